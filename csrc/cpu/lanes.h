@@ -1,0 +1,220 @@
+// Vectors of one instruction set, as GCC/Clang vector extensions: what noise.h and the kernels
+// need, and the few operations that the extensions cannot spell. Included once per instruction
+// set, inside its namespace, with kBytes set to the register width; all names have internal
+// linkage there, so no wide code can be shared with another file (a COMDAT would be).
+
+// Comparisons give lanes of all ones or all zeros; `mask ? a : b` selects by lane.
+typedef float F32 __attribute__((vector_size(kBytes)));
+typedef std::uint32_t U32 __attribute__((vector_size(kBytes)));
+typedef std::int32_t I32 __attribute__((vector_size(kBytes)));
+typedef double F64 __attribute__((vector_size(kBytes)));
+typedef std::uint64_t U64 __attribute__((vector_size(kBytes)));
+typedef std::int64_t I64 __attribute__((vector_size(kBytes)));
+
+constexpr int kQuads = kBytes / 16;
+
+#if defined(__AVX512F__)
+// The masked forms, since GCC 12 warns of the undefined pass-through of the plain ones.
+inline F32 sqrt_lanes(F32 x) { return (F32)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
+inline F64 sqrt_lanes(F64 x) { return (F64)_mm512_maskz_sqrt_pd(0xff, (__m512d)x); }
+inline U64 multiply_low_lanes(U64 a, U64 b) {
+    return (U64)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
+}
+#elif defined(__AVX2__)
+inline F32 sqrt_lanes(F32 x) { return (F32)_mm256_sqrt_ps((__m256)x); }
+inline F64 sqrt_lanes(F64 x) { return (F64)_mm256_sqrt_pd((__m256d)x); }
+inline U64 multiply_low_lanes(U64 a, U64 b) {
+    return (U64)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
+#elif defined(__SSE2__)
+inline F32 sqrt_lanes(F32 x) { return (F32)_mm_sqrt_ps((__m128)x); }
+inline F64 sqrt_lanes(F64 x) { return (F64)_mm_sqrt_pd((__m128d)x); }
+inline U64 multiply_low_lanes(U64 a, U64 b) { return (U64)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
+template <class V>
+inline V sqrt_lanes(V x) {
+    for (unsigned i = 0; i < sizeof(V) / sizeof(x[0]); ++i) x[i] = std::sqrt(x[i]);
+    return x;
+}
+inline U64 multiply_low_lanes(U64 a, U64 b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+#endif
+
+// Interleaves the low (Half = 0) or high (Half = 1) halves of each 16-byte quad of a and b.
+template <int Half, class V, std::size_t... I>
+inline V interleave(V a, V b, std::index_sequence<I...>) {
+    constexpr int n = sizeof...(I), per_quad = n / kQuads, half = per_quad / 2;
+    // Element I of the result: the pair index within its quad, from a when even, from b when odd.
+#define FASTLLC_SOURCE(i)                                                                          \
+    (int(i) / per_quad * per_quad + Half * half + int(i) % per_quad / 2 + (int(i) % 2) * n)
+    return __builtin_shufflevector(a, b, FASTLLC_SOURCE(I)...);
+#undef FASTLLC_SOURCE
+}
+template <int Half, class V>
+inline V interleave(V a, V b) {
+    return interleave<Half>(a, b, std::make_index_sequence<sizeof(V) / sizeof(a[0])>{});
+}
+
+// In every quad, the 4 x 4 matrix whose columns are x[0..3].
+inline void transpose_quads(F32 x[4]) {
+    const F64 a = (F64)interleave<0>(x[0], x[1]), b = (F64)interleave<0>(x[2], x[3]);
+    const F64 c = (F64)interleave<1>(x[0], x[1]), d = (F64)interleave<1>(x[2], x[3]);
+    x[0] = (F32)interleave<0>(a, b);
+    x[1] = (F32)interleave<1>(a, b);
+    x[2] = (F32)interleave<0>(c, d);
+    x[3] = (F32)interleave<1>(c, d);
+}
+
+template <class V>
+inline V load(const void* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+template <class V>
+inline void store(void* to, V v) {
+    std::memcpy(to, &v, sizeof v);
+}
+
+// The two precisions: what noise.h and the kernels ask of a lane type.
+struct Single {
+    using Scalar = float;
+    using Real = F32;
+    using Word = U32;
+    using Int = I32;
+    static constexpr int kWidth = kBytes / 4;
+
+    static F32 sqrt(F32 x) { return sqrt_lanes(x); }
+    static I32 bits(F32 x) { return (I32)x; }
+    static F32 real(I32 x) { return (F32)x; }
+    static F32 select(I32 mask, F32 a, F32 b) { return mask ? a : b; }
+    static F32 from_int(I32 x) { return __builtin_convertvector(x, F32); }
+    // word + 1/2, the word rounded first as torch does
+    static F32 midpoint(U32 word) {
+#if defined(__AVX512F__)
+        return __builtin_convertvector(word, F32) + 0.5f;
+#else
+        // Both halves convert exactly and their sum rounds once, as one conversion would.
+        return (from_int((I32)(word >> 16)) * 65536.0f + from_int((I32)(word & 0xffffu))) + 0.5f;
+#endif
+    }
+    static F32 exponent(I32 bits) { return from_int(bits >> 23); }
+    static F32 flip_sign(F32 x, U32 sign) { return (F32)((U32)x ^ sign); }
+    static U64 multiply_low(U64 a, std::uint32_t b) { return multiply_low_lanes(a, U64{} + b); }
+
+    // The random words of the tile of 4 * kWidth elements from `first`, a multiple of that.
+    // Lane (quad q, place j) works on counter kQuads * j + q, so that the final transposition
+    // inside quads already leaves the elements in memory order.
+    static FASTLLC_INLINE void words(const noise::RoundKeys& keys, std::uint64_t high,
+                                     std::int64_t first, U32 word[4]) {
+        const U64 counter = U64{} + std::uint64_t(first) / 4;
+        U64 even[4], odd[4];
+        noise::philox<Single>(keys, counter + offsets<0>(), high, even);
+        noise::philox<Single>(keys, counter + offsets<1>(), high, odd);
+        for (int i = 0; i < 4; ++i) word[i] = (U32)((even[i] & 0xffffffffu) | (odd[i] << 32));
+    }
+    static FASTLLC_INLINE void normals(const U32 word[4], F32 z[4]) {
+        noise::box_muller<Single>(word[0], word[1], z[0], z[1]);
+        noise::box_muller<Single>(word[2], word[3], z[2], z[3]);
+        transpose_quads(z);
+    }
+
+    // totals[m] += sum of the lanes of sums[m], neighbours first (moments.h).
+    template <int n, int rows>
+    static FASTLLC_INLINE void add_lanes(const F32 (&sums)[n][rows], double* totals) {
+        typedef float Quad __attribute__((vector_size(16)));
+        typedef double Quad64 __attribute__((vector_size(32)));
+        for (int m = 0; m < n; m += 4) {
+            Quad quad[4];
+            for (int row = 0; row < rows; ++row) {
+                F32 x[4] = {};
+                for (int i = 0; i < 4 && m + i < n; ++i) x[i] = sums[m + i][row];
+                transpose_quads(x);
+                store(quad + row * kQuads, (x[0] + x[1]) + (x[2] + x[3]));
+            }
+            const Quad sum = (quad[0] + quad[1]) + (quad[2] + quad[3]);
+            store(totals + m, load<Quad64>(totals + m) + __builtin_convertvector(sum, Quad64));
+        }
+    }
+
+private:
+    template <int Odd>
+    static U64 offsets() {
+        U64 x{};
+        for (int i = 0; i < kWidth / 2; ++i) {
+            const int lane = 2 * i + Odd;
+            x[i] = std::uint64_t(kQuads * (lane % 4) + lane / 4);
+        }
+        return x;
+    }
+};
+
+struct Double {
+    using Scalar = double;
+    using Real = F64;
+    using Word = U64;
+    using Int = I64;
+    static constexpr int kWidth = kBytes / 8;
+
+    static F64 sqrt(F64 x) { return sqrt_lanes(x); }
+    static I64 bits(F64 x) { return (I64)x; }
+    static F64 real(I64 x) { return (F64)x; }
+    static F64 select(I64 mask, F64 a, F64 b) { return mask ? a : b; }
+    // Below AVX-512 no instruction converts 64-bit integers. Halves placed in the mantissa of
+    // 2^52 and 2^84 are exact, and their sum rounds once.
+    static F64 from_int(I64 x) {
+        const U64 high = ((U64)x >> 32 ^ 0x80000000u) | 0x4530000000000000u;
+        const U64 low = ((U64)x & 0xffffffffu) | 0x4330000000000000u;
+        return ((F64)high - (0x1p84 + 0x1p63 + 0x1p52)) + (F64)low;
+    }
+    // word + 1/2, rounded once as torch does
+    static F64 midpoint(U64 word) {
+        const U64 high = (word >> 32) | 0x4530000000000000u;
+        const U64 low = (word & 0xffffffffu) | 0x4330000000000000u;
+        return ((F64)high - 0x1p84) + (((F64)low - 0x1p52) + 0.5);
+    }
+    static F64 exponent(I64 bits) {
+        const U64 biased = ((U64)bits + (1023ull << 52)) >> 52;
+        return (F64)(biased | 0x4330000000000000u) - (0x1p52 + 1023.0);
+    }
+    static F64 flip_sign(F64 x, U64 sign) { return (F64)((U64)x ^ sign); }
+    static U64 multiply_low(U64 a, std::uint32_t b) { return multiply_low_lanes(a, U64{} + b); }
+
+    static FASTLLC_INLINE void words(const noise::RoundKeys& keys, std::uint64_t high,
+                                     std::int64_t first, U64 word[4]) {
+        const U64 counter = U64{} + std::uint64_t(first) / 2;
+        for (int half = 0; half < 2; ++half) {
+            U64 out[4];
+            noise::philox<Double>(keys, counter + std::uint64_t(half * kWidth) + offsets(), high,
+                                  out);
+            word[2 * half] = (out[0] << 32) | (out[1] & 0xffffffffu);
+            word[2 * half + 1] = (out[2] << 32) | (out[3] & 0xffffffffu);
+        }
+    }
+    static FASTLLC_INLINE void normals(const U64 word[4], F64 z[4]) {
+        for (int half = 0; half < 2; ++half) {
+            F64 even, odd;
+            noise::box_muller<Double>(word[2 * half], word[2 * half + 1], even, odd);
+            z[2 * half] = interleave<0>(even, odd);
+            z[2 * half + 1] = interleave<1>(even, odd);
+        }
+    }
+
+    template <int n, int rows>
+    static FASTLLC_INLINE void add_lanes(const F64 (&sums)[n][rows], double* totals) {
+        for (int m = 0; m < n; ++m) {
+            double lane[rows * kWidth];
+            for (int row = 0; row < rows; ++row) store(lane + row * kWidth, sums[m][row]);
+            for (int left = rows * kWidth / 2; left > 0; left /= 2)
+                for (int i = 0; i < left; ++i) lane[i] = lane[2 * i] + lane[2 * i + 1];
+            totals[m] += lane[0];
+        }
+    }
+
+private:
+    static U64 offsets() {
+        U64 x{};
+        for (int lane = 0; lane < kWidth; ++lane)
+            x[lane] = std::uint64_t(kQuads * (lane % 2) + lane / 2);
+        return x;
+    }
+};

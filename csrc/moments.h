@@ -1,0 +1,22 @@
+// What is summed during a step, per chain and per parameter tensor: the inner products of
+// g (gradient), d = w - w0, w and z (noise), all from before the update.
+//
+// The order of summation is fixed, the same for every thread count, instruction set and device:
+//   1. a block is the elements [256 b, 256 b + 256) of the whole tensor; in it, lane l of
+//      64 / sizeof(T) sums the elements l, l + lanes, ... in this order in the tensor's precision;
+//   2. the lanes are added in pairs of neighbours, then pairs of pairs, ...;
+//   3. blocks are added in double in index order within a chunk of 64 blocks, and the chunks in
+//      index order.
+#pragma once
+
+#include <cstdint>
+
+namespace fastllc {
+
+// The last three matter only where weights decay.
+enum Moment : int { gg, dd, zz, gd, gz, dz, kMomentsWithoutDecay, ww = 6, gw, wz, kMoments };
+
+constexpr std::int64_t kBlock = 256;
+constexpr std::int64_t kChunk = 64 * kBlock;
+
+}  // namespace fastllc

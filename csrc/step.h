@@ -1,0 +1,72 @@
+// The whole native interface: plain structs and functions, no torch, no Python. Sizes and indices
+// are in elements and 64-bit. Every pointer has been checked by the caller
+// (python/fastllc/kernels.py). Results do not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+#include "moments.h"
+
+namespace fastllc {
+
+enum class DType : std::int64_t { float32 = 0, float64 = 1 };
+
+// A step advances K chains over S parameter tensors ("segments"). Segment s of chain k lives at
+// base + k * stride; anchors and masks are usually shared (stride 0).
+
+// One parameter tensor, contiguous in row-major order. Addresses are integers since they come
+// from a table that Python fills; a null w0 means "no anchor", a null mask "every element".
+struct Segment {
+    std::uint64_t w;     // read and written
+    std::uint64_t grad;  // read
+    std::uint64_t w0;    // read; or 0
+    std::uint64_t mask;  // one byte an element, 0 keeps the weight as it is; or 0
+    std::int64_t numel;
+    std::int64_t first;  // index of element 0 in the whole, unsharded tensor
+    std::int64_t param;  // parameter id, 24 bits
+    std::int64_t group;  // row of the settings table
+    std::int64_t w_stride, grad_stride, w0_stride, mask_stride;  // from chain to chain
+};
+
+// w <- w - lr/2 (nbeta grad + localization (w - w0) + weight_decay w) + sqrt(lr) noise_level z,
+// then clamped to w0 +- bounding_box where that is finite. One for every (group, chain).
+struct Setting {
+    double lr, nbeta, localization, weight_decay, noise_level, bounding_box;
+};
+
+struct Chain {
+    std::uint64_t key;
+    std::int64_t step;
+    std::int64_t active;  // 0: frozen, nothing of it is read or written
+};
+
+struct Step {
+    DType dtype;
+    const Segment* segments;
+    std::int64_t n_segments;
+    const Chain* chains;
+    std::int64_t n_chains;
+    const Setting* settings;  // [group][chain]
+    double* moments;          // [chain][segment][kMoments]; or null: not wanted
+    std::int64_t* nonfinite;  // [chain][segment] number of weights that are NaN or infinite now
+    int threads;
+};
+
+// Returns the number of non-finite weights in all active chains.
+std::int64_t step(const Step& step);
+
+// out[i] = the normal of element first + i at this address of the proposal stream.
+void standard_normal(DType dtype, void* out, std::int64_t numel, std::int64_t first,
+                     std::uint64_t key, std::uint32_t step, std::uint32_t param, int threads);
+
+// One tensor of a localization penalty; a null out means that its gradient is not wanted.
+struct Pair {
+    std::uint64_t w, w0, out;
+    std::int64_t numel;
+};
+
+// Returns strength/2 sum ||w - w0||^2 and writes out = strength (w - w0).
+double localization_penalty(DType dtype, const Pair* pairs, std::int64_t n, double strength,
+                            int threads);
+
+}  // namespace fastllc
