@@ -1,0 +1,26 @@
+"""Fused samplers and local learning coefficients for PyTorch models."""
+
+from fastllc._core import VERSION as __version__
+from fastllc.errors import DivergenceError, DivergenceWarning
+from fastllc.estimators.llc import LLCEstimator, default_nbeta
+from fastllc.info import build_info
+from fastllc.noise import standard_normal
+from fastllc.penalty import localization_penalty, localization_penalty_and_grad
+from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.sgld import SGLD
+from fastllc.seeds import chain_key
+
+__all__ = [
+    "SGLD",
+    "DivergenceError",
+    "DivergenceWarning",
+    "LLCEstimator",
+    "Metrics",
+    "__version__",
+    "build_info",
+    "chain_key",
+    "default_nbeta",
+    "localization_penalty",
+    "localization_penalty_and_grad",
+    "standard_normal",
+]

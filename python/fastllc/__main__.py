@@ -1,0 +1,7 @@
+"""``python -m fastllc``."""
+
+import sys
+
+from fastllc.cli import main
+
+sys.exit(main())

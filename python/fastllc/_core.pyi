@@ -1,0 +1,47 @@
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHAIN: np.dtype[np.void]
+COMPILER: str
+MOMENTS: tuple[str, ...]
+NOISE_FORMAT: int
+PAIR: np.dtype[np.void]
+SEGMENT: np.dtype[np.void]
+SETTING: np.dtype[np.void]
+VERSION: str
+
+class DType(IntEnum):
+    float32 = 0
+    float64 = 1
+
+class StepTables:
+    def __init__(
+        self,
+        dtype: DType,
+        segments: NDArray[np.void],
+        chains: NDArray[np.void],
+        settings: NDArray[np.void],
+        moments: NDArray[np.float64],
+        nonfinite: NDArray[np.int64],
+    ) -> None: ...
+    def run(self, moments: bool, threads: int) -> int: ...
+
+def box_muller_parts_float32(words: NDArray[np.uint32]) -> tuple[Any, Any, Any]: ...
+def box_muller_parts_float64(words: NDArray[np.uint64]) -> tuple[Any, Any, Any]: ...
+def isa() -> str: ...
+def localization_penalty(
+    dtype: DType, pairs: NDArray[np.void], strength: float, threads: int
+) -> float: ...
+def standard_normal(
+    dtype: DType,
+    out: int,
+    numel: int,
+    first: int,
+    key: int,
+    step: int,
+    param: int,
+    threads: int,
+) -> None: ...

@@ -1,0 +1,144 @@
+"""The loss a chain walks on: a model, and how to judge it on one minibatch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fastllc.engine.batches import Batch, count_samples
+
+LossFn: TypeAlias = Callable[[Any, Any], Tensor]
+Evaluate: TypeAlias = Callable[[nn.Module, Any], Tensor]
+
+
+class Objective:
+    """Loss of `model` on a minibatch.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Called as ``model(inputs)``.
+    loss_fn : callable, optional
+        ``loss_fn(outputs, targets)``.
+    evaluate : callable, optional
+        ``evaluate(model, batch)``, for batches that are no (inputs, targets) pair.
+        Either returns the batch mean as a scalar, or one loss per sample of shape [batch].
+
+    Raises
+    ------
+    TypeError
+        If not exactly one of `loss_fn` and `evaluate` is given, or it cannot be called.
+
+    Examples
+    --------
+    >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss())
+    >>> objective.mean((torch.zeros(3, 2), torch.zeros(3, 1))).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFn | None = None, evaluate: Evaluate | None = None
+    ) -> None:
+        if (loss_fn is None) == (evaluate is None):
+            got = "neither" if loss_fn is None else "both"
+            raise TypeError(f"exactly one of loss_fn and evaluate must be given, got {got}")
+        self._name = "evaluate" if loss_fn is None else "loss_fn"
+        function = evaluate if loss_fn is None else loss_fn
+        if not callable(function):
+            raise TypeError(f"{self._name} must be callable, got {type(function).__name__}")
+        self._model = model
+        self._loss_fn = loss_fn
+        self._evaluate = evaluate
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Loss as the caller's function returns it: a scalar, or one per sample."""
+        if self._evaluate is not None:
+            return self._evaluate(self._model, batch)
+        assert self._loss_fn is not None
+        inputs, targets = batch
+        return self._loss_fn(self._model(inputs), targets)
+
+    def mean(self, batch: Batch) -> Tensor:
+        """Batch mean of the loss, a scalar."""
+        loss = self(batch)
+        return loss.mean() if loss.ndim else loss
+
+    def check(self, batch: Batch, params: Sequence[Tensor]) -> None:
+        """Refuse a loss that cannot be sampled.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the loss is no tensor, has the wrong shape, is not finite, or depends on none of
+            `params`.
+        """
+        if self._loss_fn is not None and not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            raise ValueError(
+                "data must yield (inputs, targets) pairs for loss_fn, "
+                f"got {_describe(batch)}; give evaluate(model, batch) instead"
+            )
+        with torch.enable_grad():
+            loss = self(batch)
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"{self._name} must return a torch.Tensor, got {type(loss).__name__}")
+        samples = count_samples(batch)
+        if loss.ndim > 1 or (loss.ndim == 1 and samples not in (None, loss.shape[0])):
+            size = "batch" if samples is None else samples
+            raise ValueError(
+                f"{self._name} must return the batch mean as a scalar or one loss per sample "
+                f"of shape [{size}], got shape {list(loss.shape)}"
+            )
+        value = loss.detach().double().mean().item()
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{self._name} must be finite at the model's own weights, got {value} "
+                "on the first batch"
+            )
+        grads: Sequence[Tensor | None] = ()
+        if loss.requires_grad:
+            ones = torch.ones_like(loss)
+            grads = torch.autograd.grad(loss, params, ones, allow_unused=True)
+        if all(grad is None for grad in grads):
+            raise ValueError(
+                f"{self._name} must depend on the trainable parameters, "
+                f"got a value that no gradient connects to any of the {len(params)}"
+            )
+
+    @torch.no_grad()
+    def average(self, batches: Iterable[Batch]) -> float:
+        """Mean loss per sample over `batches`, each weighted by its size.
+
+        Raises
+        ------
+        ValueError
+            If there are no samples, their number cannot be told, or the mean is not finite.
+        """
+        total, samples = 0.0, 0
+        for batch in batches:
+            loss = self(batch)
+            count = loss.shape[0] if loss.ndim else count_samples(batch)
+            if count is None:
+                raise ValueError(
+                    "data must yield batches that hold a tensor, to count their samples by, "
+                    f"got {_describe(batch)}; let evaluate return one loss per sample"
+                )
+            total += loss.double().mean().item() * count
+            samples += count
+        if samples == 0:
+            raise ValueError("data must hold at least one sample, got 0")
+        mean = total / samples
+        if not math.isfinite(mean):
+            raise ValueError(
+                f"{self._name} must be finite at the model's own weights, got {mean} "
+                "over the full data"
+            )
+        return mean
+
+
+def _describe(batch: Batch) -> str:
+    size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    return f"a {type(batch).__name__}{size}"

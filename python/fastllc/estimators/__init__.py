@@ -1,0 +1,1 @@
+"""One file per quantity. Each reads the traces of chains that the engine has drawn."""

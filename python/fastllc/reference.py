@@ -1,0 +1,228 @@
+"""The same step in readable PyTorch.
+
+It is the oracle of the tests, and the fallback for devices without a kernel. On the CPU it gives
+the bits of the native code: the same operations in the same order, each rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastllc.kernels import Setting
+
+__all__ = ["moments", "philox", "sgld_step", "standard_normal"]
+
+_LOW = 0xFFFFFFFF
+_hex = float.fromhex
+
+
+class _Format:
+    """Constants of one precision; see csrc/polynomials.h."""
+
+    def __init__(
+        self,
+        bits: torch.dtype,
+        mantissa: int,
+        root_half: int,
+        two_log2: str,
+        log: str,
+        sin: str,
+        cos: str,
+    ) -> None:
+        self.bits, self.mantissa, self.root_half = bits, mantissa, root_half
+        self.two_log2 = _hex(two_log2)
+        self.log, self.sin, self.cos = ([_hex(c) for c in s.split()] for s in (log, sin, cos))
+
+
+_FORMATS = {
+    torch.float32: _Format(
+        torch.int32,
+        23,
+        0x3F3504F3,
+        "0x1.62e43p+0",
+        log="0x1.55557ap+0 0x1.995eb4p-1 0x1.31e374p-1",
+        sin="0x1.921fb6p+0 -0x1.4abc16p-1 0x1.467e72p-4 -0x1.331b7ep-8",
+        cos="-0x1.3bd3a2p+0 0x1.03b1a2p-2 -0x1.4eb87p-6",
+    ),
+    torch.float64: _Format(
+        torch.int64,
+        52,
+        0x3FE6A09E00000000,
+        "0x1.62e42fefa39efp+0",
+        log="0x1.5555555555592p+0 0x1.999999997ff52p-1 0x1.24924941dcda9p-1 0x1.c71c52186fb9bp-2"
+        " 0x1.74663c0b55ddfp-2 0x1.39a1ffb4d858ap-2 0x1.2f02d6bf0a38ep-2",
+        sin="0x1.921fb54442d18p+0 -0x1.4abbce625bdaep-1 0x1.466bc6774afcfp-4 -0x1.32d2ccd46b3ebp-8"
+        " 0x1.507821d726d3ep-13 -0x1.e2f3f45e1184fp-19 0x1.dfc7600f3a353p-25",
+        cos="-0x1.3bd3cc9be45a5p+0 0x1.03c1f081b14eap-2 -0x1.55d3c7dcb8afdp-6"
+        " 0x1.e1f4fbfe764e3p-11 -0x1.a6ca019f096b4p-16 0x1.f3ef96bbe54bbp-22",
+    ),
+}
+
+
+def philox(key: int, low: Tensor, high: int) -> list[Tensor]:
+    """Philox4x32-10 (Salmon et al., SC 2011) of the counters ``high << 64 | low``.
+
+    Parameters
+    ----------
+    key : int
+        64 bits.
+    low : Tensor of int64
+        Low halves of the counters.
+    high : int
+        Their common high half, 64 bits.
+
+    Returns
+    -------
+    list of 4 Tensors of int64
+        The four output words, in [0, 2**32).
+
+    Examples
+    --------
+    >>> [hex(int(word)) for word in philox(0, torch.zeros((), dtype=torch.int64), 0)]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    k0, k1 = key & _LOW, key >> 32
+    c0, c1 = low & _LOW, (low >> 32) & _LOW
+    c2, c3 = torch.full_like(low, high & _LOW), torch.full_like(low, high >> 32)
+    for _ in range(10):
+        hi0, lo0 = _multiply(c0, 0xD2511F53)
+        hi1, lo1 = _multiply(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return [c0, c1, c2, c3]
+
+
+def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
+    product = a * b  # wraps modulo 2**64
+    return (product >> 32) & _LOW, product & _LOW
+
+
+def standard_normal(
+    numel: int,
+    *,
+    seed: int,
+    step: int = 0,
+    param: int = 0,
+    first: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return the normals of elements first .. first + numel - 1; see `fastllc.standard_normal`.
+
+    Examples
+    --------
+    >>> standard_normal(2, seed=0)
+    tensor([-0.1516,  0.9139])
+    """
+    per_block = 4 if dtype == torch.float32 else 2
+    start, stop = first // per_block, -(-(first + numel) // per_block)
+    block = torch.arange(start, stop, device=device)
+    words = philox(seed, block, param << 40 | step)
+    if dtype == torch.float32:
+        pairs = [(words[0], words[1]), (words[2], words[3])]
+    else:
+        pairs = [(words[0] << 32 | words[1], words[2] << 32 | words[3])]
+    normals = [z for pair in pairs for z in _box_muller(*pair, dtype)]
+    skip = first - start * per_block
+    return torch.stack(normals, -1).flatten()[skip : skip + numel]
+
+
+def _box_muller(
+    radius_word: Tensor, angle_word: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    radius = _sqrt(_minus_two_log(radius_word, dtype))
+    sine, cosine = _sincos_turn(angle_word, dtype)
+    return radius * cosine, radius * sine
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    # torch's square root of long CPU vectors is not correctly rounded (17 % are an ulp off).
+    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
+
+
+def _horner(coefficients: list[float], x: Tensor) -> Tensor:
+    y = torch.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        y = y * x + c
+    return y
+
+
+def _minus_two_log(word: Tensor, dtype: torch.dtype) -> Tensor:
+    f = _FORMATS[dtype]
+    if dtype == torch.float32:
+        x = word.to(dtype) + 0.5
+        bits_of_word = 32
+    else:
+        x = (word >> 32 & _LOW).to(dtype) * 2.0**32 + ((word & _LOW).to(dtype) + 0.5)
+        bits_of_word = 64
+    one = 1 << f.mantissa
+    i = x.view(f.bits) - f.root_half
+    exponent = ((i >> f.mantissa) - bits_of_word).to(dtype)
+    m = ((i & (one - 1)) + f.root_half).view(dtype)
+    g = 2.0 - 2.0 * m
+    s = g / (4.0 - g)
+    z = s * s
+    return (g + s * (g + z * _horner(f.log, z))) - exponent * f.two_log2
+
+
+def _sincos_turn(word: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    f = _FORMATS[dtype]
+    bits = 32 if dtype == torch.float32 else 64
+    word = word.to(f.bits)
+    t = ((word << 2) | 2).to(dtype) * 2.0**-bits
+    z = t * t
+    s, c = t * _horner(f.sin, z), 1.0 + z * _horner(f.cos, z)
+    quarter = (word + (1 << (bits - 3))) >> (bits - 2) & 3
+    odd = (quarter & 1) == 1
+    sine, cosine = torch.where(odd, c, s), torch.where(odd, s, c)
+    return (
+        torch.where(quarter >= 2, -sine, sine),
+        torch.where((quarter == 1) | (quarter == 2), -cosine, cosine),
+    )
+
+
+def sgld_step(
+    w: Tensor, grad: Tensor, w0: Tensor | None, noise: Tensor, setting: Setting
+) -> Tensor:
+    """Return the weights after one SGLD step with the given standard normal noise.
+
+    ``w - lr/2 (nbeta grad + localization (w - w0) + weight_decay w) + sqrt(lr) noise_level z``,
+    clamped to w0 +- bounding_box_size where that is finite; NaN stays NaN.
+
+    Examples
+    --------
+    >>> setting = Setting(0.1, 1.0, 0.0, 0.0, 1.0, float("inf"))
+    >>> sgld_step(torch.zeros(1), torch.ones(1), None, torch.zeros(1), setting)
+    tensor([-0.0500])
+    """
+    half = 0.5 * setting.lr
+    drift = grad * (half * setting.nbeta)
+    if w0 is not None:
+        drift = drift + (w - w0) * (half * setting.localization)
+    if setting.weight_decay:
+        drift = drift + w * (half * setting.weight_decay)
+    following = (w - drift) + noise * (math.sqrt(setting.lr) * setting.noise_level)
+    if w0 is not None and math.isfinite(setting.bounding_box_size):
+        low, high = w0 - setting.bounding_box_size, w0 + setting.bounding_box_size
+        following = torch.where(following < low, low, following)
+        following = torch.where(following > high, high, following)
+    return following
+
+
+def moments(w: Tensor, grad: Tensor, w0: Tensor | None, noise: Tensor) -> Tensor:
+    """Return the nine inner products of ``_core.MOMENTS`` in float64, shape [9].
+
+    Examples
+    --------
+    >>> moments(torch.ones(2), torch.ones(2), torch.zeros(2), torch.zeros(2))[:2]
+    tensor([2., 2.], dtype=torch.float64)
+    """
+    w64, g = w.double().flatten(), grad.double().flatten()
+    d = torch.zeros_like(w64) if w0 is None else (w - w0).double().flatten()
+    z = noise.double().flatten()
+    pairs = [(g, g), (d, d), (z, z), (g, d), (g, z), (d, z), (w64, w64), (g, w64), (w64, z)]
+    return torch.stack([torch.dot(a, b) for a, b in pairs])

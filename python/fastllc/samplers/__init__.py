@@ -1,0 +1,1 @@
+"""Samplers: torch optimizers that draw from the local posterior."""

@@ -1,0 +1,39 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fastllc import build_info
+
+
+@pytest.fixture
+def threads() -> Callable[[int], None]:
+    """Sets torch's thread count for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a script in a new interpreter with further environment variables."""
+
+    def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def supported_instruction_sets() -> list[str]:
+    order = ["baseline", "avx2", "avx512"]
+    return order[: order.index(str(build_info()["simd"])) + 1]
