@@ -56,7 +56,8 @@ FASTLLC_INLINE Real horner(const T (&coefficient)[n], Real x) {
 }
 
 // -2 log((r + 1/2) 2^-b). With x = m 2^e and m in [sqrt 1/2, sqrt 2): g = 2 - 2 m exactly,
-// s = g / (4 - g), and -2 log m = 4 atanh(s) = g + s (g + s^2 log[..](s^2)). The b of the argument's scale goes into the exponent.
+// s = g / (4 - g), and -2 log m = 4 atanh(s) = g + s (g + s^2 log[..](s^2)). The b of the
+// argument's scale goes into the exponent.
 template <class L, class Real = typename L::Real>
 FASTLLC_INLINE Real minus_two_log(typename L::Word r) {
     using T = typename L::Scalar;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -53,9 +54,7 @@ public:
     void run(Job& job) {
         {
             const std::lock_guard lock(mutex_);
-            while (size_ < job.helpers_wanted) {
-                std::thread(&Pool::help, this).detach();
-                ++size_;
+            while (size_ < job.helpers_wanted && grow()) {
             }
             job_ = &job;
         }
@@ -68,6 +67,17 @@ public:
     }
 
 private:
+    // False where the system gives no more threads: those there are do the work.
+    bool grow() {
+        try {
+            std::thread(&Pool::help, this).detach();
+        } catch (const std::system_error&) {
+            return false;
+        }
+        ++size_;
+        return true;
+    }
+
     void help() {
         std::unique_lock lock(mutex_);
         for (;;) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -124,27 +125,44 @@ def _overlaps_itself(tensor: Tensor) -> bool:
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First and one-past-last byte of the memory that a tensor spans."""
+    """First and one-past-last byte of the memory that a non-empty tensor spans."""
     start = tensor.data_ptr()
-    if tensor.numel() == 0:
-        return start, start
     last = sum(s * (n - 1) for s, n in zip(tensor.stride(), tensor.shape, strict=True))
     return start, start + (last + 1) * tensor.element_size()
 
 
-def check_disjoint(written: Sequence[Tensor], read: Sequence[Tensor]) -> None:
-    """Raise if memory to be written is shared with any other tensor."""
-    spans = sorted([(*_extent(t), True) for t in written] + [(*_extent(t), False) for t in read])
-    reach, reach_written = 0, 0
-    for start, stop, is_written in spans:
-        if start < (reach if is_written else reach_written) and start < stop:
+class _Spans:
+    """Memory that will be written, as disjoint spans in order."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        spans = sorted(_extent(t) for t in tensors if t.numel())
+        self._starts = [start for start, _ in spans]
+        self._stops = [stop for _, stop in spans]
+        for stop, following in zip(self._stops, self._starts[1:], strict=False):
+            if following < stop:
+                raise ValueError(
+                    "params must not share memory with each other, got two that both span address "
+                    f"{following:#x}"
+                )
+
+    def check_outside(self, name: str, start: int, stop: int) -> None:
+        """Raise if the memory [start, stop) meets one of the spans."""
+        at = bisect_left(self._stops, start + 1)  # the first span that ends after `start`
+        if start < stop and at < len(self._starts) and self._starts[at] < stop:
             raise ValueError(
-                "params must not share memory with each other, their gradients or anchors; "
-                f"got two tensors that both span address {start:#x}"
+                f"{name} must not share memory with a parameter, got one at address {start:#x}"
             )
-        reach = max(reach, stop)
-        if is_written:
-            reach_written = max(reach_written, stop)
+
+
+def check_disjoint(params: Iterable[Tensor]) -> None:
+    """Raise ValueError if two of the tensors share memory.
+
+    Examples
+    --------
+    >>> x = torch.zeros(4)
+    >>> check_disjoint([x[:2], x[2:]])
+    """
+    _Spans(params)
 
 
 class Segments:
@@ -230,9 +248,12 @@ class Segments:
         self._params = list(params)
         self._anchors = [a for a in anchors if a is not None]
         self._masks = [m for m in masks if m is not None]  # kept alive
-        self._dtype = DTYPES[params[0].dtype]
+        self._torch_dtype, self._device = params[0].dtype, params[0].device
         self._shapes = [p.shape for p in params]
-        self._pointers: tuple[list[int], list[int]] = ([], [])
+        self._bytes = [p.numel() * p.element_size() for p in params]
+        self._weights: list[int] = []
+        self._gradients: list[int] = []
+        self._spans = self._check_weights()
 
         table = np.zeros(len(params), _core.SEGMENT)
         for row, param, anchor, mask in zip(table, params, anchors, masks, strict=True):
@@ -254,7 +275,7 @@ class Segments:
             np.zeros((count, len(params)), np.int64),
         )
         self._native = _core.StepTables(
-            self._dtype, table, self._chains, self._settings, *self._sums
+            DTYPES[self._torch_dtype], table, self._chains, self._settings, *self._sums
         )
 
     def step(
@@ -297,20 +318,22 @@ class Segments:
         weights: list[int] = []
         gradients: list[int] = []
         keep: list[Tensor] = []
+        dtype, device, strided = self._torch_dtype, self._device, torch.strided
         for i, (param, shape, grad) in enumerate(
             zip(self._params, self._shapes, grads, strict=True)
         ):
+            if param.shape != shape or param.dtype is not dtype:
+                raise ValueError(
+                    f"params[{i}] must stay as it was registered, {_short(dtype)} of "
+                    f"shape {tuple(shape)}, got {_short(param.dtype)} {tuple(param.shape)}"
+                )
             if (
-                grad.dtype != param.dtype
-                or grad.layout != torch.strided
+                grad.dtype is not dtype
+                or grad.layout is not strided
                 or grad.shape != shape
-                or grad.device != param.device
+                or grad.device != device
             ):
                 check_like(f"grads[{i}]", grad, param)
-            if param.shape != shape:
-                raise ValueError(
-                    f"params[{i}] must keep its shape {tuple(shape)}, got {tuple(param.shape)}"
-                )
             if not grad.is_contiguous() or grad.is_neg():
                 grad = grad.contiguous().resolve_neg()
                 keep.append(grad)
@@ -321,11 +344,15 @@ class Segments:
                 staged.append((param, copy))
                 weights.append(copy.data_ptr())
             gradients.append(grad.data_ptr())
-        if self._pointers != (weights, gradients):
-            check_disjoint(self._params, [*grads, *self._anchors])
+        if weights != self._weights:
+            self._spans = self._check_weights()
             self._table["w"] = weights
+            self._weights = [] if staged else weights
+        if gradients != self._gradients or staged:
+            for i, (start, size) in enumerate(zip(gradients, self._bytes, strict=True)):
+                self._spans.check_outside(f"grads[{i}]", start, start + size)
             self._table["grad"] = gradients
-            self._pointers = ([], []) if staged or keep else (weights, gradients)
+            self._gradients = gradients
         if settings != self._given:
             self._settings[...] = settings
             self._given = settings
@@ -340,6 +367,18 @@ class Segments:
                     param.copy_(copy)
         torch.autograd.graph.increment_version(self._params)
         return nonfinite == 0
+
+    def _check_weights(self) -> _Spans:
+        """Check what may have changed when a parameter has moved in memory."""
+        for i, param in enumerate(self._params):
+            check_tensor(f"params[{i}]", param)
+            if param.device != self._device:
+                raise ValueError(f"params[{i}] must stay on {self._device}, got {param.device}")
+        spans = _Spans(self._params)
+        for i, tensor in enumerate((*self._anchors, *self._masks)):
+            if tensor.numel():
+                spans.check_outside(f"anchor or mask {i}", *_extent(tensor))
+        return spans
 
     @property
     def sums(self) -> StepSums:

@@ -73,7 +73,7 @@ def _draw_losses(ax: Axes, samples: xr.Dataset) -> None:
     smooth = np.stack([_moving_mean(losses, window) for losses in trace])
     colors = _colors(num_chains)
     for chain in range(num_chains):
-        ax.plot(steps, trace[chain], color=colors[chain], linewidth=0.4, alpha=0.12)
+        ax.plot(steps, trace[chain], color=colors[chain], linewidth=0.3, alpha=0.05)
     for chain in range(num_chains):
         name = f"chain {chain}"
         if diverged_at[chain] >= 0:

@@ -100,7 +100,7 @@ class Sampler(Optimizer):
                     f"params[{group['first_param'] + i}] must be on {everything[0].device} like "
                     f"params[0], got {param.device}"
                 )
-        kernels.check_disjoint(list(dict.fromkeys(everything)), [])
+        kernels.check_disjoint(dict.fromkeys(everything))
         if _needs_anchor(setting) or group["save_metrics"]:
             for param in group["params"]:
                 anchor = param.detach().clone(memory_format=torch.contiguous_format)
