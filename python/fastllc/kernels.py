@@ -394,7 +394,7 @@ def standard_normal(
     Examples
     --------
     >>> standard_normal(torch.empty(4), seed=0)[:2]
-    tensor([-0.1516,  0.9139])
+    tensor([ 0.9911, -0.9247])
     """
     _core.standard_normal(
         DTYPES[out.dtype],

@@ -54,7 +54,7 @@ def chain_key(seed: int, chain: int, checkpoint: int = 0, setting: int = 0) -> i
     >>> chain_key(0, 1) == chain_key(1, 0)
     False
     >>> hex(chain_key(0, 0))
-    '0x2c9b14c43db8ef72'
+    '0xa141af8a4a120dc5'
     """
     for name, value in (
         ("seed", seed),
