@@ -49,32 +49,25 @@ struct RoundKeys {
     }
 };
 
-// Philox4x32-10. Each 32-bit word lives in the low half of a 64-bit lane; the high half is left
-// dirty, since the next product reads low halves only: no masks, two multiplications a round.
-template <class L, class U = typename L::U64>
-FASTLLC_INLINE void philox(const RoundKeys& keys, U low, std::uint64_t high, U out[4]) {
-    U c0 = low, c1 = low >> 32;
-    U c2 = U{} + high, c3 = U{} + (high >> 32);
-    for (int round = 0; round < 10; ++round) {
-        const U p0 = L::multiply_low(c0, 0xD2511F53u);
-        const U p1 = L::multiply_low(c2, 0xCD9E8D57u);
-        c0 = (p1 >> 32) ^ c1 ^ keys.k0[round];
-        c1 = p1;
-        c2 = (p0 >> 32) ^ c3 ^ keys.k1[round];
-        c3 = p0;
+// Philox4x32-10 of n counters side by side, so that their chains of multiplications overlap:
+// c[word][counter]. Each 32-bit word lives in the low half of a 64-bit lane, and the high half is
+// left dirty, since the next product reads low halves only: no masks, two multiplications a round.
+template <class L, int n, class U = typename L::U64>
+FASTLLC_INLINE void philox(const RoundKeys& keys, const U (&low)[n], std::uint64_t high,
+                           U (&c)[4][n]) {
+    for (int i = 0; i < n; ++i) {
+        c[0][i] = low[i], c[1][i] = low[i] >> 32;
+        c[2][i] = U{} + high, c[3][i] = U{} + (high >> 32);
     }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
-}
-
-// Two normals from two random words.
-template <class L, class Real = typename L::Real>
-FASTLLC_INLINE void box_muller(typename L::Word radius_word, typename L::Word angle_word,
-                               Real& even, Real& odd) {
-    const Real radius = L::sqrt(minus_two_log<L>(radius_word));
-    Real sine, cosine;
-    sincos_turn<L>(angle_word, sine, cosine);
-    even = radius * cosine;
-    odd = radius * sine;
+    for (int round = 0; round < 10; ++round)
+        for (int i = 0; i < n; ++i) {
+            const U p0 = L::multiply_low(c[0][i], 0xD2511F53u);
+            const U p1 = L::multiply_low(c[2][i], 0xCD9E8D57u);
+            c[0][i] = (p1 >> 32) ^ c[1][i] ^ keys.k0[round];
+            c[1][i] = p1;
+            c[2][i] = (p0 >> 32) ^ c[3][i] ^ keys.k1[round];
+            c[3][i] = p0;
+        }
 }
 
 }  // namespace fastllc::noise
