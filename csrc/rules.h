@@ -21,7 +21,8 @@ struct Sgld {
     // Without kDecaying the weight decay is known to be zero.
     template <bool kDecaying, class V>
     FASTLLC_INLINE V next(V w, V g, V d, V z) const {
-        V drift = grad * g + localization * d;
+        V drift = grad * g;
+        if (localization != 0) drift += localization * d;  // d may be infinite where nothing pulls
         if constexpr (kDecaying) drift += weight_decay * w;
         return (w - drift) + noise * z;
     }

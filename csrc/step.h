@@ -25,6 +25,7 @@ struct Segment {
     std::int64_t first;  // index of element 0 in the whole, unsharded tensor
     std::int64_t param;  // parameter id, 24 bits
     std::int64_t group;  // row of the settings table
+    DType dtype;
     std::int64_t w_stride, grad_stride, w0_stride, mask_stride;  // from chain to chain
 };
 
@@ -41,7 +42,6 @@ struct Chain {
 };
 
 struct Step {
-    DType dtype;
     const Segment* segments;
     std::int64_t n_segments;
     const Chain* chains;

@@ -31,9 +31,9 @@ void expect_size(const Table<T>& table, std::int64_t size, const char* name) {
 // The tables of a step, checked once and kept alive: a call then costs a microsecond, not ten.
 class StepTables {
 public:
-    StepTables(DType dtype, Table<Segment> segments, Table<Chain> chains, Table<Setting> settings,
+    StepTables(Table<Segment> segments, Table<Chain> chains, Table<Setting> settings,
                Table<double> moments, Table<std::int64_t> nonfinite)
-        : dtype_(dtype), segments_(std::move(segments)), chains_(std::move(chains)),
+        : segments_(std::move(segments)), chains_(std::move(chains)),
           settings_(std::move(settings)), moments_(std::move(moments)),
           nonfinite_(std::move(nonfinite)) {
         const std::int64_t n = segments_.size(), k = chains_.size();
@@ -48,8 +48,7 @@ public:
 
     // Returns the number of non-finite weights after the step.
     std::int64_t run(bool moments, int threads) {
-        const Step arguments{dtype_,
-                             segments_.data(),
+        const Step arguments{segments_.data(),
                              segments_.size(),
                              chains_.data(),
                              chains_.size(),
@@ -62,7 +61,6 @@ public:
     }
 
 private:
-    DType dtype_;
     Table<Segment> segments_;
     Table<Chain> chains_;
     Table<Setting> settings_;
@@ -98,7 +96,7 @@ py::tuple box_muller_parts(const Table<typename L::Word>& words) {
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.doc() = "Native kernels of fastllc for the CPU.";
 
-    PYBIND11_NUMPY_DTYPE(Segment, w, grad, w0, mask, numel, first, param, group, w_stride,
+    PYBIND11_NUMPY_DTYPE(Segment, w, grad, w0, mask, numel, first, param, group, dtype, w_stride,
                          grad_stride, w0_stride, mask_stride);
     PYBIND11_NUMPY_DTYPE(Setting, lr, nbeta, localization, weight_decay, noise_level, bounding_box);
     PYBIND11_NUMPY_DTYPE(Chain, key, step, active);
@@ -119,11 +117,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
     m.def("isa", [] { return cpu::isa().name; });
     py::class_<StepTables>(m, "StepTables")
-        .def(py::init<DType, Table<Segment>, Table<Chain>, Table<Setting>, Table<double>,
+        .def(py::init<Table<Segment>, Table<Chain>, Table<Setting>, Table<double>,
                       Table<std::int64_t>>(),
-             py::arg("dtype").noconvert(), py::arg("segments").noconvert(),
-             py::arg("chains").noconvert(), py::arg("settings").noconvert(),
-             py::arg("moments").noconvert(), py::arg("nonfinite").noconvert())
+             py::arg("segments").noconvert(), py::arg("chains").noconvert(),
+             py::arg("settings").noconvert(), py::arg("moments").noconvert(),
+             py::arg("nonfinite").noconvert())
         .def("run", &StepTables::run, py::arg("moments"), py::arg("threads"));
     m.def("standard_normal", &standard_normal_, py::arg("dtype"), py::arg("out"), py::arg("numel"),
           py::arg("first"), py::arg("key"), py::arg("step"), py::arg("param"), py::arg("threads"));

@@ -72,7 +72,6 @@ void* at(std::uint64_t base, std::int64_t bytes) {
 std::int64_t step(const Step& s) {
     std::int64_t nonfinite = 0;
     const cpu::Kernels& kernels = *cpu::isa().kernels;
-    const std::int64_t size = item_size(s.dtype);
     sweep(
         s.n_chains * s.n_segments, s.threads,
         [&](std::int64_t piece) {
@@ -84,6 +83,7 @@ std::int64_t step(const Step& s) {
             const std::int64_t k = c.piece / s.n_segments;
             const Segment& segment = s.segments[c.piece % s.n_segments];
             const Chain& chain = s.chains[k];
+            const std::int64_t size = item_size(segment.dtype);
             const auto element = [&](std::int64_t stride) { return k * stride + c.offset; };
             void* w = at(segment.w, element(segment.w_stride) * size);
             const Run run{
@@ -94,7 +94,7 @@ std::int64_t step(const Step& s) {
                 static_cast<std::uint8_t*>(at(segment.mask, element(segment.mask_stride))),
                 c.first,
                 c.numel};
-            kernels.sgld(s.dtype, run, s.settings[segment.group * s.n_chains + k],
+            kernels.sgld(segment.dtype, run, s.settings[segment.group * s.n_chains + k],
                          noise::address(chain.key, static_cast<std::uint32_t>(chain.step),
                                         noise::Stream::proposal,
                                         static_cast<std::uint32_t>(segment.param)),

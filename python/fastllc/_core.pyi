@@ -20,7 +20,6 @@ class DType(IntEnum):
 class StepTables:
     def __init__(
         self,
-        dtype: DType,
         segments: NDArray[np.void],
         chains: NDArray[np.void],
         settings: NDArray[np.void],

@@ -154,6 +154,18 @@ class _Spans:
             )
 
 
+def _check_storage(name: str, tensor: Tensor) -> None:
+    """Raise if the storage is too small for the tensor, as after a resize."""
+    if tensor.numel():
+        start, stop = _extent(tensor)
+        storage = tensor.untyped_storage()
+        if start == 0 or stop > storage.data_ptr() + storage.nbytes():
+            raise ValueError(
+                f"{name} must have its memory, got a storage of {storage.nbytes()} bytes for "
+                f"{tensor.numel()} elements"
+            )
+
+
 def check_disjoint(params: Iterable[Tensor]) -> None:
     """Raise ValueError if two of the tensors share memory.
 
@@ -168,16 +180,18 @@ def check_disjoint(params: Iterable[Tensor]) -> None:
 class Segments:
     """A fixed list of parameter tensors, packed for native steps of one or many chains.
 
+    `bind` checks the gradients of a step and takes their addresses; `step` runs it.
+
     Parameters
     ----------
     params : sequence of Tensor
-        The weights, float32 or float64, all of one dtype, on the CPU; any strides without overlap.
-        With `chains`, each is stacked: shape [chains, *shape].
+        The weights, float32 or float64, on the CPU; any strides without overlap. With `chains`,
+        each is stacked: shape [chains, *shape].
     anchors : sequence of Tensor or None
         w0 for each parameter, contiguous, of the unstacked shape (shared by the chains); None
         where there is none.
     ids : sequence of int
-        Parameter ids in the noise's address, in [0, 2**24).
+        Parameter ids in the noise's address, in [0, 2**24). Errors name tensors by them.
     groups : sequence of int
         For each parameter the row of the settings that are passed to `step`.
     masks : sequence of Tensor or None, optional
@@ -196,8 +210,9 @@ class Segments:
     --------
     >>> w, w0 = torch.zeros(3), torch.zeros(3)
     >>> segments = Segments([w], [w0], ids=[0], groups=[0])
+    >>> segments.bind([torch.ones(3)])
     >>> setting = Setting(0.1, 1.0, 0.0, 0.0, 0.0, float("inf"))
-    >>> segments.step([torch.ones(3)], [[setting]], keys=[0], steps=[0])
+    >>> segments.step([[setting]], keys=[0], steps=[0])
     True
     >>> w
     tensor([-0.0500, -0.0500, -0.0500])
@@ -213,30 +228,6 @@ class Segments:
         firsts: Sequence[int] | None = None,
         chains: int | None = None,
     ) -> None:
-        masks = [None] * len(params) if masks is None else masks
-        for i, (param, anchor, mask) in enumerate(zip(params, anchors, masks, strict=True)):
-            check_tensor(f"params[{i}]", param)
-            if param.dtype != params[0].dtype:
-                raise TypeError(
-                    f"params[{i}] must be {_short(params[0].dtype)} like params[0], "
-                    f"got {_short(param.dtype)}"
-                )
-            if param.device != params[0].device:
-                raise ValueError(
-                    f"params[{i}] must be on {params[0].device} like params[0], got {param.device}"
-                )
-            if chains is not None and (param.ndim == 0 or param.shape[0] != chains):
-                raise ValueError(
-                    f"params[{i}] must have shape [{chains}, ...], got {tuple(param.shape)}"
-                )
-            one = param if chains is None else param[0]
-            if anchor is not None:
-                check_like(f"anchors[{i}]", anchor, one)
-            if mask is not None:
-                check_like(f"masks[{i}]", mask, one.new_empty(one.shape, dtype=torch.bool))
-            for name, shared in (("anchors", anchor), ("masks", mask)):
-                if shared is not None and not shared.is_contiguous():
-                    raise ValueError(f"{name}[{i}] must be contiguous, got {shared.stride()}")
         for name, values in (("groups", groups), ("firsts", firsts or [])):
             if min(values, default=0) < 0:
                 raise ValueError(f"{name} must be >= 0, got {min(values)}")
@@ -246,24 +237,25 @@ class Segments:
         if firsts is None and len(set(ids)) < len(ids):
             raise ValueError(f"ids must differ, or tensors would share their noise, got {ids}")
         self._params = list(params)
-        self._anchors = [a for a in anchors if a is not None]
-        self._masks = [m for m in masks if m is not None]  # kept alive
-        self._torch_dtype, self._device = params[0].dtype, params[0].device
-        self._shapes = [p.shape for p in params]
+        self._anchors = list(anchors)
+        self._masks = [None] * len(params) if masks is None else list(masks)
+        self._ids = list(ids)
+        for param, i in zip(params, ids, strict=True):
+            check_tensor(f"params[{i}]", param)
+            if chains is not None and (param.ndim == 0 or param.shape[0] != chains):
+                raise ValueError(
+                    f"params[{i}] must have shape [{chains}, ...], got {tuple(param.shape)}"
+                )
+        self._one = [p if chains is None else p[0] for p in params]
+        self._expected = [(p, p.shape, p.dtype) for p in params]
         self._bytes = [p.numel() * p.element_size() for p in params]
-        self._weights: list[int] = []
-        self._gradients: list[int] = []
-        self._spans = self._check_weights()
+        self._device = params[0].device
 
         table = np.zeros(len(params), _core.SEGMENT)
-        for row, param, anchor, mask in zip(table, params, anchors, masks, strict=True):
-            stride = param.numel() // chains if chains else 0
-            row["numel"] = param.numel() if chains is None else stride
-            row["w_stride"] = row["grad_stride"] = stride
-            row["w0"] = 0 if anchor is None else anchor.data_ptr()
-            row["mask"] = 0 if mask is None else mask.data_ptr()
-        table["param"] = ids
-        table["group"] = groups
+        table["dtype"] = [DTYPES[p.dtype] for p in params]
+        table["numel"] = [p.numel() for p in self._one]
+        table["w_stride"] = table["grad_stride"] = table["numel"] if chains is not None else 0
+        table["param"], table["group"] = ids, groups
         table["first"] = 0 if firsts is None else firsts
         self._table = table
         count = 1 if chains is None else chains
@@ -274,13 +266,85 @@ class Segments:
             np.zeros((count, len(params), len(_core.MOMENTS))),
             np.zeros((count, len(params)), np.int64),
         )
-        self._native = _core.StepTables(
-            DTYPES[self._torch_dtype], table, self._chains, self._settings, *self._sums
-        )
+        self._native = _core.StepTables(table, self._chains, self._settings, *self._sums)
+
+        self._staged: list[tuple[Tensor, Tensor]] = []
+        self._copies: list[Tensor] = []
+        self._shared = [t for t in (*self._anchors, *self._masks) if t is not None]
+        self._weights: list[int] = []
+        self._addresses: list[int] = []
+        self._gradients: list[int] = []
+        self._spans = self._check_memory()
+
+    def bind(self, grads: Sequence[Tensor]) -> None:
+        """Check the gradients of the next step, and whatever has moved in memory since the last.
+
+        Parameters
+        ----------
+        grads : sequence of Tensor
+            Gradients of the mean loss, of the parameters' shapes and dtypes.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            If a gradient does not fit its parameter or shares memory with one, or a parameter is
+            no longer what it was.
+        """
+        scattered: list[int] = []
+        copies: list[Tensor] = []
+        weights: list[int] = []
+        gradients: list[int] = []
+        device, strided = self._device, torch.strided
+        for (param, shape, dtype), grad in zip(self._expected, grads, strict=True):
+            if (
+                param.shape != shape
+                or param.dtype is not dtype
+                or grad.shape != shape
+                or grad.dtype is not dtype
+                or grad.layout is not strided
+                or grad.device != device
+            ):
+                self._refuse(grads)
+            if not grad.is_contiguous() or grad.is_neg():
+                grad = grad.contiguous().resolve_neg()
+                copies.append(grad)
+            if not param.is_contiguous():
+                scattered.append(len(weights))
+            weights.append(param.data_ptr())
+            gradients.append(grad.data_ptr())
+        shared = [tensor.data_ptr() for tensor in self._shared]
+        moved = weights != self._weights or shared != self._addresses or bool(scattered)
+        if moved:
+            self._weights = []
+            self._spans = self._check_memory()
+        if moved or gradients != self._gradients:
+            self._gradients = []
+            for i, start, size, grad in zip(self._ids, gradients, self._bytes, grads, strict=True):
+                name = f"params[{i}].grad"
+                self._spans.check_outside(name, start, start + size)
+                _check_storage(name, grad)
+            self._table["grad"] = gradients
+        self._staged, self._copies = [], copies
+        for i in scattered:
+            copy = self._params[i].detach().contiguous()
+            self._staged.append((self._params[i], copy))
+            weights[i] = copy.data_ptr()
+        if moved:
+            self._table["w"] = weights
+        self._weights, self._addresses, self._gradients = weights, shared, gradients
+
+    def _refuse(self, grads: Sequence[Tensor]) -> None:
+        """Raise for the first tensor that is not what it must be."""
+        for i, (param, shape, dtype), grad in zip(self._ids, self._expected, grads, strict=True):
+            if param.shape != shape or param.dtype is not dtype:
+                raise ValueError(
+                    f"params[{i}] must stay as it was, {_short(dtype)} of shape {tuple(shape)}, "
+                    f"got {_short(param.dtype)} of shape {tuple(param.shape)}"
+                )
+            check_like(f"params[{i}].grad", grad, param)
 
     def step(
         self,
-        grads: Sequence[Tensor],
         settings: Sequence[Sequence[Setting]],
         keys: Sequence[int],
         steps: Sequence[int],
@@ -288,12 +352,10 @@ class Segments:
         active: Sequence[bool] | None = None,
         moments: bool = False,
     ) -> bool:
-        """Advance every active chain by one fused SGLD step, in place.
+        """Advance every active chain by one fused SGLD step, in place, with the bound gradients.
 
         Parameters
         ----------
-        grads : sequence of Tensor
-            Gradients of the mean loss, of the parameters' shapes and dtype.
         settings : sequence of sequence of Setting
             ``settings[group][chain]``.
         keys, steps : sequence of int
@@ -307,83 +369,56 @@ class Segments:
         -------
         bool
             Whether all weights of the active chains are finite; `sums` tells which are not.
-
-        Raises
-        ------
-        TypeError, ValueError, RuntimeError
-            If a gradient does not fit its parameter or shares memory with one. Nothing has been
-            written then.
         """
-        staged: list[tuple[Tensor, Tensor]] = []
-        weights: list[int] = []
-        gradients: list[int] = []
-        keep: list[Tensor] = []
-        dtype, device, strided = self._torch_dtype, self._device, torch.strided
-        for i, (param, shape, grad) in enumerate(
-            zip(self._params, self._shapes, grads, strict=True)
-        ):
-            if param.shape != shape or param.dtype is not dtype:
-                raise ValueError(
-                    f"params[{i}] must stay as it was registered, {_short(dtype)} of "
-                    f"shape {tuple(shape)}, got {_short(param.dtype)} {tuple(param.shape)}"
-                )
-            if (
-                grad.dtype is not dtype
-                or grad.layout is not strided
-                or grad.shape != shape
-                or grad.device != device
-            ):
-                check_like(f"grads[{i}]", grad, param)
-            if not grad.is_contiguous() or grad.is_neg():
-                grad = grad.contiguous().resolve_neg()
-                keep.append(grad)
-            if param.is_contiguous():
-                weights.append(param.data_ptr())
-            else:
-                copy = param.detach().contiguous()
-                staged.append((param, copy))
-                weights.append(copy.data_ptr())
-            gradients.append(grad.data_ptr())
-        if weights != self._weights:
-            self._spans = self._check_weights()
-            self._table["w"] = weights
-            self._weights = [] if staged else weights
-        if gradients != self._gradients or staged:
-            for i, (start, size) in enumerate(zip(gradients, self._bytes, strict=True)):
-                self._spans.check_outside(f"grads[{i}]", start, start + size)
-            self._table["grad"] = gradients
-            self._gradients = gradients
         if settings != self._given:
-            self._settings[...] = settings
+            self._settings[...] = settings[: len(self._settings)]
             self._given = settings
         self._chains["key"] = keys
         self._chains["step"] = steps
         if active is not None:
             self._chains["active"] = active
         nonfinite = self._native.run(moments, torch.get_num_threads())
-        if staged:
+        if self._staged:
             with torch.no_grad():
-                for param, copy in staged:
+                for param, copy in self._staged:
                     param.copy_(copy)
         torch.autograd.graph.increment_version(self._params)
         return nonfinite == 0
-
-    def _check_weights(self) -> _Spans:
-        """Check what may have changed when a parameter has moved in memory."""
-        for i, param in enumerate(self._params):
-            check_tensor(f"params[{i}]", param)
-            if param.device != self._device:
-                raise ValueError(f"params[{i}] must stay on {self._device}, got {param.device}")
-        spans = _Spans(self._params)
-        for i, tensor in enumerate((*self._anchors, *self._masks)):
-            if tensor.numel():
-                spans.check_outside(f"anchor or mask {i}", *_extent(tensor))
-        return spans
 
     @property
     def sums(self) -> StepSums:
         """What the last step summed; the next one writes over it."""
         return self._sums
+
+    def _check_memory(self) -> _Spans:
+        """Check all tensors where they are now; take the addresses of anchors and masks."""
+        for param, i in zip(self._params, self._ids, strict=True):
+            check_tensor(f"params[{i}]", param)
+            _check_storage(f"params[{i}]", param)
+            if param.device != self._device:
+                raise ValueError(
+                    f"params[{i}] must be on {self._device} like the others, got {param.device}"
+                )
+        spans = _Spans(self._params)
+        for column, kind, tensors in (
+            ("w0", "anchors", self._anchors),
+            ("mask", "masks", self._masks),
+        ):
+            for row, tensor in enumerate(tensors):
+                if tensor is None:
+                    continue
+                name = f"{kind}[{self._ids[row]}]"
+                model = self._one[row]
+                if kind == "masks":
+                    model = torch.empty(model.shape, dtype=torch.bool, device=model.device)
+                check_like(name, tensor, model)
+                if not tensor.is_contiguous() or tensor.is_neg():
+                    raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()}")
+                _check_storage(name, tensor)
+                if tensor.numel():
+                    spans.check_outside(name, *_extent(tensor))
+                self._table[column][row] = tensor.data_ptr()
+        return spans
 
 
 def standard_normal(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from fastllc import kernels, reference
-from fastllc.seeds import check_int
+from fastllc.checks import check_int
 
 __all__ = ["standard_normal"]
 
@@ -73,7 +74,10 @@ def standard_normal(
     step = check_int("step", step, 32)
     param = check_int("param", param, 24)
     first = check_int("first", first, 62)
-    shape = (size,) if isinstance(size, int) else tuple(size)
+    try:
+        shape = tuple(map(operator.index, size if isinstance(size, Iterable) else (size,)))
+    except TypeError:
+        raise TypeError(f"size must be an int or a sequence of ints, got {size!r}") from None
     if any(n < 0 for n in shape):
         raise ValueError(f"size must not be negative, got {shape}")
     out = torch.empty(shape, dtype=dtype, device=device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastllc import kernels
+from fastllc.checks import check_number
 
 __all__ = ["localization_penalty", "localization_penalty_and_grad"]
 
@@ -84,7 +85,7 @@ def localization_penalty_and_grad(
 def _check(
     params: Iterable[Tensor], anchors: Iterable[Tensor], strength: float
 ) -> tuple[list[Tensor], list[Tensor]]:
-    if not (math.isfinite(strength) and strength >= 0):
+    if not (math.isfinite(check_number("strength", strength)) and strength >= 0):
         raise ValueError(f"strength must be finite and >= 0, got {strength}")
     weights, centers = list(params), list(anchors)
     if not weights:
@@ -111,7 +112,7 @@ def _evaluate(
         total = torch.stack([d.square().sum() for d in differences]).sum()
         return 0.5 * scale * total, [scale * d for d in differences]
     grads = [
-        torch.empty(w.shape if want else 0, dtype=w.dtype)
+        torch.empty(w.shape if want else 0, dtype=w.dtype, device=w.device)
         for w, want in zip(params, wanted, strict=True)
     ]
     value = kernels.localization_penalty(
@@ -120,7 +121,7 @@ def _evaluate(
         scale,
         [grad if want else None for grad, want in zip(grads, wanted, strict=True)],
     )
-    return torch.tensor(value, dtype=params[0].dtype), grads
+    return torch.tensor(value, dtype=params[0].dtype, device=params[0].device), grads
 
 
 class _Penalty(torch.autograd.Function):

@@ -201,7 +201,7 @@ def sgld_step(
     """
     half = 0.5 * setting.lr
     drift = grad * (half * setting.nbeta)
-    if w0 is not None:
+    if w0 is not None and setting.localization:
         drift = drift + (w - w0) * (half * setting.localization)
     if setting.weight_decay:
         drift = drift + w * (half * setting.weight_decay)

@@ -1,30 +1,13 @@
 """Keys of the noise: drawn, or derived from others."""
 
 import hashlib
-import operator
 import struct
-from typing import SupportsIndex
 
 import torch
 
-__all__ = ["chain_key", "check_int", "draw_key"]
+from fastllc.checks import check_int
 
-
-def check_int(name: str, value: object, bits: int) -> int:
-    """Return an integer in [0, 2**bits) as an int; raise for anything else.
-
-    Examples
-    --------
-    >>> check_int("seed", 2**64, 64)
-    Traceback (most recent call last):
-    ValueError: seed must be in [0, 2**64), got 18446744073709551616
-    """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    number = operator.index(value)
-    if not 0 <= number < 2**bits:
-        raise ValueError(f"{name} must be in [0, 2**{bits}), got {number}")
-    return number
+__all__ = ["chain_key", "draw_key"]
 
 
 def chain_key(seed: int, chain: int, checkpoint: int = 0, setting: int = 0) -> int:
@@ -76,7 +59,12 @@ def draw_key(generator: torch.Generator | None = None) -> int:
     >>> 0 <= draw_key(generator) < 2**64
     True
     """
-    if generator is not None and generator.device.type != "cpu":
-        raise ValueError(f"noise_generator must be a CPU generator, got one on {generator.device}")
-    high, low = torch.randint(0, 2**32, (2,), generator=generator).tolist()
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"noise_generator must be a torch.Generator, got {generator!r}")
+        if generator.device.type != "cpu":
+            raise ValueError(
+                f"noise_generator must be a CPU generator, got one on {generator.device}"
+            )
+    high, low = torch.randint(0, 2**32, (2,), generator=generator, device="cpu").tolist()
     return int(high) << 32 | int(low)

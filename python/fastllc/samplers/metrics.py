@@ -64,10 +64,10 @@ def metrics_from_moments(parts: Iterable[tuple[Tensor, Setting]]) -> Metrics:
     >>> metrics_from_moments([(torch.tensor([9.0] + [0.0] * 8), setting)]).scaled_grad
     tensor(3., dtype=torch.float64)
     """
-    squares = torch.zeros(6, dtype=torch.float64)
-    dots = torch.zeros(3, dtype=torch.float64)
+    squares = torch.zeros(6, dtype=torch.float64, device="cpu")
+    dots = torch.zeros(3, dtype=torch.float64, device="cpu")
     for moments, s in parts:
-        gg, dd, zz, gd, gz, dz, ww, gw, wz = moments.double()
+        gg, dd, zz, gd, gz, dz, ww, gw, wz = moments.double().cpu()
         half = 0.5 * s.lr
         g, d, w = half * s.nbeta, half * s.localization, half * s.weight_decay
         z = s.lr**0.5 * s.noise_level

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,10 +19,11 @@ from torch.optim.optimizer import (
 )
 
 from fastllc import _core, kernels, reference
+from fastllc.checks import check_int, check_number
 from fastllc.errors import DivergenceWarning
 from fastllc.kernels import Segments, Setting
 from fastllc.samplers.metrics import Metrics, metrics_from_moments
-from fastllc.seeds import check_int, draw_key
+from fastllc.seeds import draw_key
 
 __all__ = ["Sampler"]
 
@@ -46,10 +47,13 @@ class Sampler(Optimizer):
     """
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        self._plan: list[tuple[list[_Member], Segments | None]] = []
-        self._planned: list[int] = []
-        self._checked: list[Setting] = []
-        self._moments: list[tuple[_Member, Tensor]] = []
+        if isinstance(params, (set, frozenset)):
+            raise TypeError("params must be in an order that does not change, got a set")
+        self._members: list[_Member] = []
+        self._identity: list[int] = []
+        self._segments: Segments | None = None
+        self._checked: list[tuple[Setting, bool]] = []
+        self._moments: list[tuple[Tensor, Setting]] = []
         super().__init__(params, defaults)
 
     @_disable_dynamo
@@ -61,6 +65,7 @@ class Sampler(Optimizer):
         TypeError, ValueError
             If a setting is out of range or a tensor cannot be sampled; no group is added then.
         """
+        param_group = dict(param_group)  # what is filled in stays out of the caller's
         earlier = list(self.param_groups)
         if earlier:
             shared = {"seed": earlier[0]["seed"], "step": earlier[0]["step"]}
@@ -77,7 +82,7 @@ class Sampler(Optimizer):
             group["first_param"] = sum(len(g["params"]) for g in earlier)
             group["noise_format"] = _core.NOISE_FORMAT
             self._admit(group)
-        except (TypeError, ValueError):
+        except BaseException:
             self.param_groups.pop()
             raise
         self._forget()
@@ -166,39 +171,35 @@ class Sampler(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         groups = self.param_groups
-        params = [p for group in groups for p in group["params"] if p.grad is not None]
-        if [id(p) for p in params] != self._planned:
-            self._make_plan(params)
-        step = groups[0]["step"]
-        if step > kernels.MAX_STEP:
-            raise OverflowError(f"step must be below 2**32, got {step}")
+        step, seed = self._counters()
         settings = self._settings()
-        key = groups[0]["seed"] if noise_generator is None else draw_key(noise_generator)
-        if key is None:
-            key = draw_key()
-            for group in groups:
-                group["seed"] = key
+        grads = self._bind()
+        if noise_generator is not None:
+            key = draw_key(noise_generator)
+        elif seed is None:
+            key = seed = draw_key()
+        else:
+            key = seed
         moments = any(group["save_metrics"] for group in groups)
-        self._moments = []
-        for members, segments in self._plan:
-            if segments is None:
-                counts = self._reference_step(members, settings, key, step, moments)
-            else:
-                finite = segments.step(
-                    [member.param.grad for member in members],  # type: ignore[misc]
-                    [[setting] for setting in settings],
-                    [key],
-                    [step],
-                    moments=moments,
-                )
-                counts = [] if finite else segments.sums.nonfinite[0].tolist()
-                if moments:
-                    rows = torch.from_numpy(segments.sums.moments[0].copy())
-                    self._moments += zip(members, rows, strict=True)
-            if counts:
-                self._flag(members, counts, step)
+        counts: list[int] = []
+        rows: Iterable[Tensor] = ()
+        if self._segments is not None:
+            columns = [[setting] for setting in settings]
+            if not self._segments.step(columns, [key], [step], moments=moments):
+                counts = self._segments.sums.nonfinite[0].tolist()
+            if moments:
+                rows = torch.from_numpy(self._segments.sums.moments[0].copy())
+        elif self._members:
+            counts, rows = self._reference_step(grads, settings, key, step, moments)
         for group in groups:
-            group["step"] = step + 1
+            group["seed"], group["step"] = seed, step + 1
+        self._moments = [
+            (row, settings[member.group])
+            for member, row in zip(self._members, rows, strict=False)
+            if groups[member.group]["save_metrics"]
+        ]
+        if any(counts):
+            self._flag(counts, step)
         return loss
 
     def get_metrics(self) -> Metrics:
@@ -209,16 +210,11 @@ class Sampler(Optimizer):
         RuntimeError
             If no group has ``save_metrics``, or before the first step.
         """
-        groups = self.param_groups
-        if not any(group["save_metrics"] for group in groups):
+        if not any(group["save_metrics"] for group in self.param_groups):
             raise RuntimeError("get_metrics needs save_metrics=True")
         if not self._moments:
             raise RuntimeError("get_metrics needs a step with gradients first")
-        return metrics_from_moments(
-            (row, self._checked[member.group])
-            for member, row in self._moments
-            if groups[member.group]["save_metrics"]
-        )
+        return metrics_from_moments(self._moments)
 
     @property
     def nonfinite_step(self) -> int | None:
@@ -250,70 +246,95 @@ class Sampler(Optimizer):
 
     def _forget(self) -> None:
         """Derive everything that is cached from the groups anew."""
-        self._plan, self._planned, self._checked = [], [], []
+        self._checked = []
+        self._forget_plan()
+
+    def _forget_plan(self) -> None:
+        self._members, self._identity, self._segments = [], [], None
+
+    def _counters(self) -> tuple[int, int | None]:
+        """Return step and seed, which must be those of every group."""
+        first = self.param_groups[0]
+        for name, bits in (("step", 33), ("seed", 64)):
+            if first[name] is not None or name == "step":
+                check_int(name, first[name], bits)
+            for group in self.param_groups[1:]:
+                if group[name] != first[name]:
+                    raise ValueError(
+                        f"{name} must be the same in all groups, got {first[name]} and "
+                        f"{group[name]}"
+                    )
+        if first["step"] > kernels.MAX_STEP:
+            raise OverflowError(f"step must be below 2**32, got {first['step']}")
+        return first["step"], first["seed"]
 
     def _settings(self) -> list[Setting]:
         """Return the settings of the groups; what has changed since the last step is checked."""
-        settings = [_setting(group) for group in self.param_groups]
+        groups = self.param_groups
+        settings = [(_setting(group), bool(group["save_metrics"])) for group in groups]
         if settings != self._checked:
-            for group, setting in zip(self.param_groups, settings, strict=True):
+            for group, (setting, save_metrics) in zip(groups, settings, strict=True):
                 _check(setting)
-                if _needs_anchor(setting) and "w0" not in self.state[group["params"][0]]:
+                if (_needs_anchor(setting) or save_metrics) and not all(
+                    "w0" in self.state[param] for param in group["params"]
+                ):
                     raise ValueError(
-                        "localization and bounding_box_size need an anchor, which is only kept if "
-                        "one of them (or save_metrics) was set when the group was added"
+                        "localization, bounding_box_size and save_metrics need an anchor, which "
+                        "is only kept if one of them was set when the group was added"
                     )
             self._checked = settings
-        return settings
+        return [setting for setting, _ in settings]
 
-    def _make_plan(self, params: list[Tensor]) -> None:
-        """Pack the parameters that have gradients: one table for each dtype."""
-        by_dtype: dict[torch.dtype, list[_Member]] = {}
-        for index, group in enumerate(self.param_groups):
-            for i, param in enumerate(group["params"]):
-                if param.grad is not None:
-                    member = _Member(
-                        param, self.state[param].get("w0"), group["first_param"] + i, index
-                    )
-                    by_dtype.setdefault(param.dtype, []).append(member)
-        self._plan = []
-        for members in by_dtype.values():
-            segments = None
-            if kernels.has_kernel(members[0].param):
-                columns = zip(*members, strict=True)
-                segments = Segments(*columns)  # type: ignore[arg-type]
-            self._plan.append((members, segments))
-        self._planned = [id(p) for p in params]
+    def _bind(self) -> list[Tensor]:
+        """Collect the gradients and check all tensors; return the gradients."""
+        state = self.state
+        params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
+        identity = [id(tensor) for p in params for tensor in (p, state[p].get("w0"))]
+        if identity != self._identity:
+            self._forget_plan()
+            members = [
+                _Member(param, state[param].get("w0"), group["first_param"] + i, index)
+                for index, group in enumerate(self.param_groups)
+                for i, param in enumerate(group["params"])
+                if param.grad is not None
+            ]
+            if members and kernels.has_kernel(members[0].param):
+                self._segments = Segments(*zip(*members, strict=True))  # type: ignore[arg-type]
+            self._members, self._identity = members, identity
+        grads: list[Tensor] = [p.grad for p in params]
+        if self._segments is not None:
+            self._segments.bind(grads)
+        else:
+            for member, grad in zip(self._members, grads, strict=True):
+                kernels.check_like(f"params[{member.id}].grad", grad, member.param)
+        return grads
 
     @torch.no_grad()
     def _reference_step(
-        self, members: list[_Member], settings: list[Setting], key: int, step: int, moments: bool
-    ) -> list[int]:
-        """Take a step in plain PyTorch; return the number of non-finite weights of each member."""
-        following = []
-        for member in members:
-            w, grad, w0 = member.param, member.param.grad, member.w0
-            assert grad is not None
-            kernels.check_like(f"params[{member.id}].grad", grad, w)
+        self, grads: list[Tensor], settings: list[Setting], key: int, step: int, moments: bool
+    ) -> tuple[list[int], list[Tensor]]:
+        """Take a step in plain PyTorch; return non-finite counts and moments of each member."""
+        following, rows = [], []
+        for (w, w0, param, group), grad in zip(self._members, grads, strict=True):
             z = reference.standard_normal(
-                w.numel(), seed=key, step=step, param=member.id, dtype=w.dtype, device=w.device
+                w.numel(), seed=key, step=step, param=param, dtype=w.dtype, device=w.device
             ).view(w.shape)
-            following.append(reference.sgld_step(w, grad, w0, z, settings[member.group]))
+            following.append(reference.sgld_step(w, grad, w0, z, settings[group]))
             if moments:
-                self._moments.append((member, reference.moments(w, grad, w0, z)))
-        for member, w in zip(members, following, strict=True):
+                rows.append(reference.moments(w, grad, w0, z))
+        for member, w in zip(self._members, following, strict=True):
             member.param.copy_(w)
-        return [int((~w.isfinite()).sum()) for w in following]
+        return [int((~w.isfinite()).sum()) for w in following], rows
 
-    def _flag(self, members: list[_Member], counts: list[int], step: int) -> None:
+    def _flag(self, counts: list[int], step: int) -> None:
         """Tell of non-finite weights, once."""
-        if self.nonfinite_step is not None or not any(counts):
+        if self.nonfinite_step is not None:
             return
         for group in self.param_groups:
             group["nonfinite_step"] = step
         where = ", ".join(
             f"params[{member.id}] ({count} of {member.param.numel()})"
-            for member, count in zip(members, counts, strict=True)
+            for member, count in zip(self._members, counts, strict=True)
             if count
         )
         warnings.warn(
@@ -331,12 +352,12 @@ def _needs_anchor(setting: Setting) -> bool:
 def _setting(group: dict[str, Any]) -> Setting:
     box = group["bounding_box_size"]
     return Setting(
-        float(group["lr"]),
-        float(group["nbeta"]),
-        float(group["localization"]),
-        float(group["weight_decay"]),
-        float(group["noise_level"]),
-        math.inf if box is None else float(box),
+        check_number("lr", group["lr"]),
+        check_number("nbeta", group["nbeta"]),
+        check_number("localization", group["localization"]),
+        check_number("weight_decay", group["weight_decay"]),
+        check_number("noise_level", group["noise_level"]),
+        math.inf if box is None else check_number("bounding_box_size", box),
     )
 
 

@@ -1,0 +1,179 @@
+"""Runs the parts, prints the table, writes the results."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from fastllc.bench.parts import FLOOR, FULL, OURS, PARTS, QUICK, SIMD
+from fastllc.bench.timing import HEADER, Row
+from fastllc.info import build_info
+
+__all__ = ["main"]
+
+# Parts in the order of the table; those with an environment run in a process of their own.
+TABLE: list[tuple[str, dict[str, str] | None]] = [
+    ("roofs", None),
+    ("roofs", {"FASTLLC_SIMD": "avx2"}),
+    ("roofs-many", None),
+    ("one", None),
+    ("many", None),
+    ("small", None),
+    ("tiny", None),
+    ("loop", None),
+    ("memory", {}),
+    ("growth", None),
+]
+
+
+def main(argv: Sequence[str] = ()) -> int:
+    """Measure, print the table, and write the results where asked.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        ``--quick``: small and short and without torch.compile, to see that it works; nothing is
+        held against a target. ``--json PATH``: write every number, and a plot beside it if
+        matplotlib is installed. ``--only PART``: one part, in this process.
+
+    Returns
+    -------
+    int
+        0; a missed target is a result, not an error.
+
+    Examples
+    --------
+    >>> main(["--quick", "--only", "tiny"])
+    version...
+    0
+    """
+    parser = argparse.ArgumentParser(prog="fastllc bench")
+    parser.add_argument("--quick", action="store_true", help="small and short, proves nothing")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write every number")
+    parser.add_argument("--only", choices=PARTS, help="measure one part")
+    arguments = parser.parse_args(argv)
+    facts = _facts()
+    for name, value in {**facts["build_info"], **facts["machine"]}.items():
+        print(f"{name:<14}{value}")
+    print(f"\n{HEADER}")
+    rows: list[Row] = []
+    before = _other_seconds(), perf_counter()
+    for part in _measure(arguments.only, arguments.quick):
+        after = _other_seconds(), perf_counter()
+        others = (after[0] - before[0]) / (after[1] - before[1])
+        before = after
+        facts["cores_used_by_others"][part[0].part] = round(others, 2)
+        warning = f"   ({others:.2f} cores were used by other processes)" if others > 0.05 else ""
+        print("", part[0].part + warning, *part, sep="\n", flush=True)
+        rows += part
+    if arguments.json:
+        facts["rows"] = [row.to_json() for row in rows]
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+        _plot(rows, arguments.json.with_suffix(".png"))
+    return 0
+
+
+def _measure(only: str | None, quick: bool) -> Iterator[list[Row]]:
+    scale = QUICK if quick else FULL
+    if only is not None:
+        yield PARTS[only](scale)
+        return
+    for part, environment in TABLE:
+        if environment is None:
+            yield PARTS[part](scale)
+        elif environment.get("FASTLLC_SIMD") != SIMD:
+            yield _apart(part, quick, environment)
+
+
+def _apart(part: str, quick: bool, environment: dict[str, str]) -> list[Row]:
+    """Measure a part in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows.json")
+        command = [sys.executable, "-m", "fastllc.bench", "--only", part, "--json", str(path)]
+        result = subprocess.run(
+            [*command, "--quick"] if quick else command,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            title = " ".join([part, *environment.values()])
+            reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
+            return [Row(title, "not measured", note=reason)]
+        return [Row.from_json(row) for row in json.loads(path.read_text())["rows"]]
+
+
+def _facts() -> dict[str, Any]:
+    """Return what a result needs beside its numbers."""
+    commit = os.environ.get("FASTLLC_COMMIT") or _git("describe", "--always", "--dirty")
+    try:
+        cpu = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        cpu = None
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit,
+        "machine": {"cpu": cpu[1] if cpu else "unknown", "cores": os.cpu_count()},
+        "build_info": build_info(),
+        "cores_used_by_others": {},
+    }
+
+
+def _other_seconds() -> float:
+    """Return the processor time that has gone to other processes, where Linux tells; else 0."""
+    try:
+        user, nice, system, _, _, irq, softirq, steal = map(
+            int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+        )
+    except (OSError, ValueError):
+        return 0.0
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
+
+
+def _git(*command: str) -> str:
+    """Return what git prints about the present folder, if that is a repository."""
+    try:
+        result = subprocess.run(["git", *command], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+def _plot(rows: list[Row], path: Path) -> None:
+    """Draw the growth with the number of elements, where it was measured and can be drawn."""
+    growth = [row for row in rows if row.part.startswith("growth") and row.seconds]
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    if not growth:
+        return
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for name, color in ((OURS, "#D55E00"), (FLOOR, "#0072B2")):
+        line = [row for row in growth if row.name.startswith(name)]
+        sizes = [row.elements for row in line]
+        seconds = [float(row.to_json()["median_seconds"]) for row in line]
+        upper.loglog(sizes, [1e6 * s for s in seconds], "o-", color=color, label=name)
+        each = [1e9 * s / n for s, n in zip(seconds, sizes, strict=True)]
+        lower.loglog(sizes, each, "o-", color=color, label=name)
+    upper.set_ylabel("time a step, µs")
+    lower.set_ylabel("time an element, ns")
+    lower.set_xlabel("elements")
+    upper.legend(frameon=False)
+    for ax in (upper, lower):
+        ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)

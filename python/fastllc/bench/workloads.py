@@ -1,0 +1,202 @@
+"""What the benchmarks run: tensors of given shapes, and everybody's step over them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fastllc.kernels import standard_normal
+from fastllc.peers import TorchSGLD
+from fastllc.samplers.sgld import SGLD
+
+__all__ = [
+    "SMALL",
+    "STEPS",
+    "TINY",
+    "Shapes",
+    "Step",
+    "Unavailable",
+    "Workload",
+    "gpt2_shapes",
+    "one_shape",
+]
+
+Shapes = Sequence[tuple[int, ...]]
+Step = Callable[[], object]
+
+SMALL: Shapes = [(100, 100)] * 10
+TINY: Shapes = [(20, 40), (40,), (40, 20), (20,), (16, 20), (20,)]  # 2,000 elements
+
+# Small steps: after thousands of them the weights are still numbers of ordinary size.
+LR, NBETA, LOCALIZATION = 1e-6, 10.0, 1.0
+
+_ROTATED = 1_000_000  # up to this size two sets of gradients take turns
+
+
+class Unavailable(RuntimeError):
+    """Raised where a rival cannot run; the text says why."""
+
+
+class Workload:
+    """fp32 weights and gradients of the given shapes, random, none of them zero.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        One for each tensor.
+
+    Examples
+    --------
+    >>> load = Workload([(2, 3), (3,)])
+    >>> load.elements, len(load.params), load.params[0].grad.shape
+    (9, 2, torch.Size([2, 3]))
+    """
+
+    def __init__(self, shapes: Shapes) -> None:
+        self.elements = sum(map(math.prod, shapes))
+        self.params = [_normal(shape, i, 0).mul_(0.1) for i, shape in enumerate(shapes)]
+        sets = 2 if self.elements <= _ROTATED else 1
+        self._gradients = [
+            [_normal(shape, i, 1 + turn) for i, shape in enumerate(shapes)] for turn in range(sets)
+        ]
+        self._turn = 0
+        self.rotate()
+
+    def rotate(self) -> None:
+        """Hand out other gradient tensors, as each backward pass does, where there are any."""
+        self._turn = (self._turn + 1) % len(self._gradients)
+        for param, grad in zip(self.params, self._gradients[self._turn], strict=True):
+            param.grad = grad
+
+    @property
+    def grads(self) -> list[Tensor]:
+        """The present gradients."""
+        return [p.grad for p in self.params if p.grad is not None]
+
+
+def _normal(shape: tuple[int, ...], param: int, step: int) -> Tensor:
+    return standard_normal(torch.empty(shape), seed=1, param=param, step=step)
+
+
+def one_shape(elements: int) -> Shapes:
+    """Return the shape of one tensor.
+
+    Examples
+    --------
+    >>> one_shape(3)
+    [(3,)]
+    """
+    return [(elements,)]
+
+
+def gpt2_shapes(elements: int) -> Shapes:
+    """Return shapes of GPT-2 small's 148 parameters, narrowed to about that many elements.
+
+    Two thirds of the elements are in the 12 blocks, as in the original.
+
+    Examples
+    --------
+    >>> shapes = gpt2_shapes(20_000_000)
+    >>> len(shapes), sum(map(math.prod, shapes))
+    (148, 19999856)
+    """
+    d = max(1, math.isqrt(elements // 216))
+    norm: list[tuple[int, ...]] = [(d,), (d,)]
+    attention: list[tuple[int, ...]] = [(d, 3 * d), (3 * d,), (d, d), (d,)]
+    mlp: list[tuple[int, ...]] = [(d, 4 * d), (4 * d,), (4 * d, d), (d,)]
+    shapes = [(1024, d), *12 * (norm + attention + norm + mlp), *norm]
+    vocabulary = (elements - sum(map(math.prod, shapes))) // d
+    return [(max(1, vocabulary), d), *shapes]
+
+
+def _floor(load: Workload) -> Step:
+    anchors = [p.clone() for p in load.params]
+    return lambda: torch._foreach_addcmul_(load.params, load.grads, anchors, value=1e-6)
+
+
+def _copy(load: Workload) -> Step:
+    targets = [p.clone() for p in load.params]
+    return lambda: torch._foreach_copy_(targets, load.params)
+
+
+def _fill(load: Workload) -> Step:
+    out = torch.empty(load.elements)
+    return lambda: standard_normal(out, seed=1)
+
+
+def _sgd(load: Workload) -> Step:
+    return torch.optim.SGD(load.params, lr=LR, fused=True).step
+
+
+def _ours(load: Workload) -> Step:
+    return SGLD(load.params, LR, nbeta=NBETA, localization=LOCALIZATION, seed=1).step
+
+
+def _ours_metrics(load: Workload, read: bool = False) -> Step:
+    sampler = SGLD(
+        load.params, LR, nbeta=NBETA, localization=LOCALIZATION, seed=1, save_metrics=True
+    )
+
+    def step() -> object:
+        sampler.step()
+        return sampler.get_metrics()
+
+    return step if read else sampler.step
+
+
+def _foreach(load: Workload) -> Step:
+    return TorchSGLD(load.params, LR, nbeta=NBETA, localization=LOCALIZATION, seed=1).step
+
+
+def _compiled(load: Workload) -> Step:
+    anchors = [p.clone() for p in load.params]
+
+    @torch.compile(dynamic=False)
+    def update(w: list[Tensor], grads: list[Tensor], w0: list[Tensor]) -> None:
+        torch._foreach_lerp_(w, w0, LR / 2 * LOCALIZATION)
+        torch._foreach_add_(w, grads, alpha=-LR / 2 * NBETA)
+        torch._foreach_add_(w, [torch.randn_like(p) for p in w], alpha=math.sqrt(LR))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            update(load.params, load.grads, anchors)
+    except Exception as error:
+        raise Unavailable(f"did not compile: {type(error).__name__}") from error
+    return lambda: update(load.params, load.grads, anchors)
+
+
+def _devinterp(load: Workload, metrics: bool = False) -> Step:
+    try:
+        from devinterp.optim import SGMCMC
+    except ImportError as error:
+        raise Unavailable("not installed") from error
+    if (version := importlib.metadata.version("devinterp")) != "2.0.1":
+        raise Unavailable(f"version {version} is installed")
+    sampler = SGMCMC.sgld(
+        load.params, lr=LR, nbeta=NBETA, localization=LOCALIZATION, save_metrics=metrics
+    )
+    step: Step = sampler.step
+    return step
+
+
+# What can be measured, by the name it has in the table. Each takes the parameters as they are and
+# works on them in place, so all that share a workload touch the same weights and gradients.
+STEPS: dict[str, Callable[[Workload], Step]] = {
+    "torch addcmul_, the floor": _floor,
+    "torch copy_": _copy,
+    "our normal fill": _fill,
+    "torch fused SGD, no noise": _sgd,
+    "fastllc": _ours,
+    "fastllc, metrics": _ours_metrics,
+    "fastllc, metrics read": lambda load: _ours_metrics(load, read=True),
+    "torch foreach": _foreach,
+    "torch.compile": _compiled,
+    "devinterp 2.0.1": _devinterp,
+    "devinterp 2.0.1, metrics": lambda load: _devinterp(load, metrics=True),
+}
