@@ -28,10 +28,10 @@ def test_demo_passes_its_options(monkeypatch):
 def test_bench_runs_the_benchmarks(monkeypatch):
     calls = []
     bench = types.ModuleType("fastllc.bench")
-    bench.main = lambda: calls.append("bench")
+    bench.main = calls.append
     monkeypatch.setitem(sys.modules, "fastllc.bench", bench)
-    assert main(["bench"]) == 0
-    assert calls == ["bench"]
+    assert main(["bench", "--quick"]) == 0
+    assert calls == [["--quick"]]
 
 
 @pytest.mark.parametrize("argv", [[], ["unknown"], ["info", "--output"]])

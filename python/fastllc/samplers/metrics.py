@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,14 +65,14 @@ def metrics_from_moments(parts: Iterable[tuple[Tensor, Setting]]) -> Metrics:
     >>> metrics_from_moments([(torch.tensor([9.0] + [0.0] * 8), setting)]).scaled_grad
     tensor(3., dtype=torch.float64)
     """
-    squares = torch.zeros(6, dtype=torch.float64, device="cpu")
-    dots = torch.zeros(3, dtype=torch.float64, device="cpu")
+    squares = np.zeros(6)
+    dots = np.zeros(3)
     for moments, s in parts:
-        gg, dd, zz, gd, gz, dz, ww, gw, wz = moments.double().cpu()
+        gg, dd, zz, gd, gz, dz, ww, gw, wz = moments.tolist()
         half = 0.5 * s.lr
         g, d, w = half * s.nbeta, half * s.localization, half * s.weight_decay
         z = s.lr**0.5 * s.noise_level
         grad = g * g * gg
-        squares += torch.stack([grad, grad, d * d * dd, w * w * ww, z * z * zz, dd])
-        dots += torch.stack([g * (d * gd + w * gw), g * z * gz, z * (d * dz + w * wz)])
-    return Metrics(*squares.sqrt(), *dots)
+        squares += [grad, grad, d * d * dd, w * w * ww, z * z * zz, dd]
+        dots += [g * (d * gd + w * gw), g * z * gz, z * (d * dz + w * wz)]
+    return Metrics(*torch.from_numpy(np.concatenate([np.sqrt(squares), dots])))
