@@ -209,3 +209,16 @@ def test_what_does_not_fit_is_refused(change, error, message):
     }  # fmt: skip
     with pytest.raises(error, match=message):
         Segments(**(arguments | change))
+
+
+def test_gradients_are_kept_until_they_have_been_read():
+    w = torch.zeros(100_000)
+    segments = Segments([w], [None], [0], [0])
+    segments.bind([torch.ones(100_000)])
+    noise = [torch.full((100_000,), 7.0) for _ in range(3)]  # where freed memory would be reused
+    segments.step([[setting(noise_level=0.0, weight_decay=0.0)]], [0], [0])
+    assert (w == w[0]).all()
+    assert w[0] == pytest.approx(-0.5 * 1e-2 * 3.0)
+    assert len(noise) == 3
+    with pytest.raises(RuntimeError, match="call bind before each step"):
+        segments.step([[setting()]], [0], [1])

@@ -13,6 +13,12 @@ from fastllc import SGLD
 SIGMAS = 5.0
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """Bits do not depend on it, and on a busy machine two threads wait for each other."""
+    threads(1)
+
+
 def chains(stiffness, per_stiffness, dtype):
     """Curvature of each coordinate, shape [len(stiffness) * per_stiffness]."""
     return torch.tensor(stiffness, dtype=dtype).repeat_interleave(per_stiffness)

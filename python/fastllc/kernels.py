@@ -269,7 +269,7 @@ class Segments:
         self._native = _core.StepTables(table, self._chains, self._settings, *self._sums)
 
         self._staged: list[tuple[Tensor, Tensor]] = []
-        self._copies: list[Tensor] = []
+        self._bound: list[Tensor] = []
         self._shared = [t for t in (*self._anchors, *self._masks) if t is not None]
         self._weights: list[int] = []
         self._addresses: list[int] = []
@@ -324,7 +324,8 @@ class Segments:
                 self._spans.check_outside(name, start, start + size)
                 _check_storage(name, grad)
             self._table["grad"] = gradients
-        self._staged, self._copies = [], copies
+        # Alive until they have been read: copies, and gradients that the caller may drop.
+        self._staged, self._bound = [], [*grads, *copies]
         for i in scattered:
             copy = self._params[i].detach().contiguous()
             self._staged.append((self._params[i], copy))
@@ -369,7 +370,14 @@ class Segments:
         -------
         bool
             Whether all weights of the active chains are finite; `sums` tells which are not.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `bind` since the last step.
         """
+        if not self._bound:
+            raise RuntimeError("step needs gradients: call bind before each step")
         if settings != self._given:
             self._settings[...] = settings[: len(self._settings)]
             self._given = settings
@@ -382,6 +390,7 @@ class Segments:
             with torch.no_grad():
                 for param, copy in self._staged:
                     param.copy_(copy)
+        self._staged, self._bound = [], []
         torch.autograd.graph.increment_version(self._params)
         return nonfinite == 0
 
