@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -145,10 +145,14 @@ class _Spans:
                     f"{following:#x}"
                 )
 
+    def meet(self, start: int, stop: int) -> bool:
+        """Whether the memory [start, stop) meets one of the spans."""
+        at = bisect_right(self._stops, start)  # the first span that ends after `start`
+        return start < stop and at < len(self._starts) and self._starts[at] < stop
+
     def check_outside(self, name: str, start: int, stop: int) -> None:
         """Raise if the memory [start, stop) meets one of the spans."""
-        at = bisect_left(self._stops, start + 1)  # the first span that ends after `start`
-        if start < stop and at < len(self._starts) and self._starts[at] < stop:
+        if self.meet(start, stop):
             raise ValueError(
                 f"{name} must not share memory with a parameter, got one at address {start:#x}"
             )
@@ -291,7 +295,7 @@ class Segments:
             no longer what it was.
         """
         scattered: list[int] = []
-        copies: list[Tensor] = []
+        bound: list[Tensor] = []
         weights: list[int] = []
         gradients: list[int] = []
         device, strided = self._device, torch.strided
@@ -307,7 +311,7 @@ class Segments:
                 self._refuse(grads)
             if not grad.is_contiguous() or grad.is_neg():
                 grad = grad.contiguous().resolve_neg()
-                copies.append(grad)
+            bound.append(grad)
             if not param.is_contiguous():
                 scattered.append(len(weights))
             weights.append(param.data_ptr())
@@ -319,13 +323,18 @@ class Segments:
             self._spans = self._check_memory()
         if moved or gradients != self._gradients:
             self._gradients = []
-            for i, start, size, grad in zip(self._ids, gradients, self._bytes, grads, strict=True):
-                name = f"params[{i}].grad"
-                self._spans.check_outside(name, start, start + size)
-                _check_storage(name, grad)
+            for i, grad in enumerate(bound):
+                start = gradients[i]
+                storage = grad.untyped_storage()
+                if start + self._bytes[i] > storage.data_ptr() + storage.nbytes():
+                    _check_storage(f"params[{self._ids[i]}].grad", grad)
+                if self._spans.meet(start, start + self._bytes[i]):
+                    self._spans.check_outside(
+                        f"params[{self._ids[i]}].grad", start, start + self._bytes[i]
+                    )
             self._table["grad"] = gradients
         # Alive until they have been read: copies, and gradients that the caller may drop.
-        self._staged, self._bound = [], [*grads, *copies]
+        self._staged, self._bound = [], bound
         for i in scattered:
             copy = self._params[i].detach().contiguous()
             self._staged.append((self._params[i], copy))
