@@ -65,7 +65,8 @@ bench: $(VENV)/.extra-bench
 	$(PY) -m fastllc bench
 
 # sdist, then the wheel from the sdist, then the tests against that wheel as a user has it: a new
-# environment, no source tree, and a PATH without a compiler.
+# environment, no source tree, and a PATH without a compiler. Left to `make test` for time: the slow
+# ones and two long files of Python-side checks.
 wheel: $(VENV)/.tools
 	rm -rf dist build/user
 	$(PY) -m build --outdir dist .
