@@ -33,16 +33,17 @@ FASTLLC_INLINE Address address(std::uint64_t key, std::uint32_t step, Stream str
     return {key, std::uint64_t{param} << 40 | std::uint64_t(stream) << 32 | step};
 }
 
-// The ten round keys of both key words, spread once for a whole tensor.
+// The round keys, as vectors: a broadcast of each for every tile costs AVX2 a sixth of the noise.
+template <class U>
 struct RoundKeys {
-    std::uint64_t k0[10];
-    std::uint64_t k1[10];
+    U k0[10];
+    U k1[10];
 
     FASTLLC_INLINE explicit RoundKeys(std::uint64_t key) {
         auto lo = std::uint32_t(key), hi = std::uint32_t(key >> 32);
         for (int round = 0; round < 10; ++round) {
-            k0[round] = lo;
-            k1[round] = hi;
+            k0[round] = U{} + lo;
+            k1[round] = U{} + hi;
             lo += 0x9E3779B9u;
             hi += 0xBB67AE85u;
         }
@@ -52,19 +53,29 @@ struct RoundKeys {
 // Philox4x32-10 of n counters side by side, so that their chains of multiplications overlap:
 // c[word][counter]. Each 32-bit word lives in the low half of a 64-bit lane, and the high half is
 // left dirty, since the next product reads low halves only: no masks, two multiplications a round.
+// The counters {low, c1, high} differ in their lowest word only, so that half of the first two
+// rounds is the same for all.
 template <class L, int n, class U = typename L::U64>
-FASTLLC_INLINE void philox(const RoundKeys& keys, const U (&low)[n], std::uint64_t high,
-                           U (&c)[4][n]) {
+FASTLLC_INLINE void philox(const RoundKeys<U>& keys, const U (&low)[n], std::uint32_t c1,
+                           std::uint64_t high, U (&c)[4][n]) {
+    constexpr std::uint32_t m0 = 0xD2511F53u, m1 = 0xCD9E8D57u;
+    const U p1 = L::multiply_low(U{} + high, m1);
+    const U p2 = L::multiply_low((p1 >> 32) ^ keys.k0[0] ^ std::uint64_t{c1}, m0);
+    const U x0 = p1 ^ keys.k0[1], x2 = (p2 >> 32) ^ keys.k1[1], c2 = keys.k1[0] ^ (high >> 32);
     for (int i = 0; i < n; ++i) {
-        c[0][i] = low[i], c[1][i] = low[i] >> 32;
-        c[2][i] = U{} + high, c[3][i] = U{} + (high >> 32);
+        const U p0 = L::multiply_low(low[i], m0);
+        const U p3 = L::multiply_low((p0 >> 32) ^ c2, m1);
+        c[0][i] = (p3 >> 32) ^ x0;
+        c[1][i] = p3;
+        c[2][i] = p0 ^ x2;
+        c[3][i] = p2;
     }
-    for (int round = 0; round < 10; ++round)
+    for (int round = 2; round < 10; ++round)
         for (int i = 0; i < n; ++i) {
-            const U p0 = L::multiply_low(c[0][i], 0xD2511F53u);
-            const U p1 = L::multiply_low(c[2][i], 0xCD9E8D57u);
-            c[0][i] = (p1 >> 32) ^ c[1][i] ^ keys.k0[round];
-            c[1][i] = p1;
+            const U p0 = L::multiply_low(c[0][i], m0);
+            const U p3 = L::multiply_low(c[2][i], m1);
+            c[0][i] = (p3 >> 32) ^ c[1][i] ^ keys.k0[round];
+            c[1][i] = p3;
             c[2][i] = (p0 >> 32) ^ c[3][i] ^ keys.k1[round];
             c[3][i] = p0;
         }

@@ -75,21 +75,6 @@ inline void store(void* to, V v) {
     std::memcpy(to, &v, sizeof v);
 }
 
-// Four vectors of counters, as many side by side as the registers hold: 32 of them with AVX-512,
-// 16 elsewhere, where four would spill (measured: 1.2x).
-template <class L>
-FASTLLC_INLINE void philox_four(const noise::RoundKeys& keys, const U64 (&low)[4],
-                                std::uint64_t high, U64 (&out)[4][4]) {
-    constexpr int n = kBytes == 64 ? 4 : 2;
-    for (int first = 0; first < 4; first += n) {
-        U64 counters[n], words[4][n];
-        for (int i = 0; i < n; ++i) counters[i] = low[first + i];
-        noise::philox<L>(keys, counters, high, words);
-        for (int word = 0; word < 4; ++word)
-            for (int i = 0; i < n; ++i) out[word][first + i] = words[word][i];
-    }
-}
-
 // The two precisions: what noise.h and the kernels ask of a lane type.
 struct Single {
     using Scalar = float;
@@ -119,14 +104,14 @@ struct Single {
     // The random words of the 8 * kWidth elements from `first`, a multiple of that: in every four
     // vectors radius, angle, radius, angle. Lane (quad q, place j) works on counter kQuads j + q,
     // so that a final transposition inside quads leaves the elements in memory order.
-    static FASTLLC_INLINE void words(const noise::RoundKeys& keys, std::uint64_t high,
+    static FASTLLC_INLINE void words(const noise::RoundKeys<U64>& keys, std::uint64_t high,
                                      std::int64_t first, U32 (&word)[8]) {
-        const U64 counter = U64{} + std::uint64_t(first) / 4,
-                  next = counter + std::uint64_t(kWidth);
+        const std::uint64_t counter0 = std::uint64_t(first) / 4;
+        const U64 counter = U64{} + counter0, next = counter + std::uint64_t(kWidth);
         const U64 low[4] = {counter + offsets<0>(), counter + offsets<1>(), next + offsets<0>(),
                             next + offsets<1>()};
         U64 out[4][4];
-        philox_four<Single>(keys, low, high, out);
+        noise::philox<Single>(keys, low, std::uint32_t(counter0 >> 32), high, out);
         for (int i = 0; i < 8; ++i) {
             const U64 even = out[i % 4][i / 4 * 2], odd = out[i % 4][i / 4 * 2 + 1];
             word[i] = (U32)((even & 0xffffffffu) | (odd << 32));
@@ -196,12 +181,12 @@ struct Double {
     static F64 flip_sign(F64 x, U64 sign) { return (F64)((U64)x ^ sign); }
     static U64 multiply_low(U64 a, std::uint32_t b) { return multiply_low_lanes(a, U64{} + b); }
 
-    static FASTLLC_INLINE void words(const noise::RoundKeys& keys, std::uint64_t high,
+    static FASTLLC_INLINE void words(const noise::RoundKeys<U64>& keys, std::uint64_t high,
                                      std::int64_t first, U64 (&word)[8]) {
         U64 low[4], out[4][4];
-        for (int i = 0; i < 4; ++i)
-            low[i] = offsets() + (std::uint64_t(first) / 2 + std::uint64_t(i * kWidth));
-        philox_four<Double>(keys, low, high, out);
+        const std::uint64_t counter0 = std::uint64_t(first) / 2;
+        for (int i = 0; i < 4; ++i) low[i] = offsets() + (counter0 + std::uint64_t(i * kWidth));
+        noise::philox<Double>(keys, low, std::uint32_t(counter0 >> 32), high, out);
         for (int i = 0; i < 8; ++i) {
             const U64 top = out[i % 2 * 2][i / 2], bottom = out[i % 2 * 2 + 1][i / 2];
             word[i] = (top << 32) | (bottom & 0xffffffffu);
