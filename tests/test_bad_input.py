@@ -823,3 +823,64 @@ def test_every_setting_of_the_sampler_is_covered_here():
     others = {"params", "save_metrics", "seed", "step", "first_param", "noise_format"}
     assert set(SETTINGS) == set(group) - others
     assert issubclass(SGLD, Sampler)
+
+
+# ---------------------------------------------------------------- what is remembered between steps
+
+
+def twice_resized(p, sampler, of):
+    """A storage made smaller twice: the allocator may give it its old address again."""
+    tensor = {"param": p, "grad": p.grad, "anchor": sampler.state[p]["w0"]}[of]
+    for size in (40, 36):
+        tensor.untyped_storage().resize_(size)
+
+
+@pytest.mark.parametrize("of", ["param", "grad", "anchor"])
+def test_a_storage_that_shrinks_between_steps(of):
+    first, faulty = make((40, 2), (50, 60))
+    sampler = SGLD([first, faulty], localization=1.0, seed=0)
+    sampler.step()
+    sampler.step()
+    twice_resized(faulty, sampler, of)
+    with refuses(ValueError, "[1]", "36 bytes", sampler=sampler, watch=[first]):
+        sampler.step()
+
+
+def test_a_parameter_that_is_turned_round_in_place_and_back():
+    """The copy that stood for it is gone when it is contiguous again."""
+    (param,) = make((30, 30))
+    sampler = SGLD([param], seed=0)
+    for step in range(4):
+        twin = param.detach().clone()
+        twin.grad = param.grad.clone()
+        other = SGLD([twin], seed=0)
+        other.param_groups[0]["step"] = step
+        sampler.step()
+        other.step()
+        assert torch.equal(param, twin)
+        with torch.no_grad():
+            param.t_()
+            param.grad.t_()
+
+
+def test_a_gradient_that_moves_into_a_parameter():
+    first, second = make((40, 2), (40, 2))
+    sampler = SGLD([first, second], seed=0)
+    for _ in range(3):
+        second.grad = torch.randn(40, 2)
+        sampler.step()
+    second.grad = first.data
+    with refuses(ValueError, "params[1].grad", "share memory", sampler=sampler, watch=[second]):
+        sampler.step()
+
+
+def test_a_gradient_may_lie_where_a_parameter_was():
+    first, second = make((40, 2), (40, 2))
+    sampler = SGLD([first, second], seed=0)
+    sampler.step()
+    old = second.data
+    second.data = old.clone()
+    first.grad = old
+    before = first.detach().clone()
+    sampler.step()
+    assert not torch.equal(first, before)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllc import kernels
+from fastllc import kernels, memory
 from fastllc.checks import check_number
 
 __all__ = ["localization_penalty", "localization_penalty_and_grad"]
@@ -93,8 +93,8 @@ def _check(
     if len(weights) != len(centers):
         raise ValueError(f"anchors must be as many as params ({len(weights)}), got {len(centers)}")
     for i, (w, w0) in enumerate(zip(weights, centers, strict=True)):
-        kernels.check_tensor(f"params[{i}]", w)
-        kernels.check_like(f"anchors[{i}]", w0, w)
+        memory.check_tensor(f"params[{i}]", w)
+        memory.check_like(f"anchors[{i}]", w0, w)
         if (w.dtype, w.device) != (weights[0].dtype, weights[0].device):
             raise ValueError(
                 f"params[{i}] must be {weights[0].dtype} on {weights[0].device} like params[0], "

@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from fastllc import _core, kernels, reference
+from fastllc import _core, kernels, memory, reference
 from fastllc.checks import check_int, check_number
 from fastllc.errors import DivergenceWarning
 from fastllc.kernels import Segments, Setting
@@ -99,13 +99,13 @@ class Sampler(Optimizer):
             raise ValueError(f"params must be at most {kernels.MAX_PARAMS} tensors")
         everything = [p for g in self.param_groups for p in g["params"]]
         for i, param in enumerate(group["params"]):
-            kernels.check_tensor(f"params[{group['first_param'] + i}]", param)
+            memory.check_tensor(f"params[{group['first_param'] + i}]", param)
             if param.device != everything[0].device:
                 raise ValueError(
                     f"params[{group['first_param'] + i}] must be on {everything[0].device} like "
                     f"params[0], got {param.device}"
                 )
-        kernels.check_disjoint(dict.fromkeys(everything))
+        memory.check_disjoint(dict.fromkeys(everything))
         if _needs_anchor(setting) or group["save_metrics"]:
             for param in group["params"]:
                 anchor = param.detach().clone(memory_format=torch.contiguous_format)
@@ -306,7 +306,7 @@ class Sampler(Optimizer):
             self._segments.bind(grads)
         else:
             for member, grad in zip(self._members, grads, strict=True):
-                kernels.check_like(f"params[{member.id}].grad", grad, member.param)
+                memory.check_like(f"params[{member.id}].grad", grad, member.param)
         return grads
 
     @torch.no_grad()
