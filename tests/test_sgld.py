@@ -356,6 +356,46 @@ def test_lr_may_be_a_tensor_that_changes_in_place():
     assert sampler.param_groups[0]["lr"] is lr
 
 
+def test_a_tensor_may_take_the_place_of_a_number_that_it_equals():
+    """A single-precision 0.1 compares equal to 0.1, and is larger."""
+    params, twins = make((3, 3)), make((3, 3))
+    sampler, twin = SGLD(params, lr=0.1, seed=0), SGLD(twins, lr=0.1, seed=0)
+    sampler.step()
+    twin.step()
+    sampler.param_groups[0]["lr"] = torch.tensor(0.1)
+    twin.param_groups[0]["lr"] = float(torch.tensor(0.1))
+    sampler.param_groups[0]["nbeta"] = twin.param_groups[0]["nbeta"] = 1e6
+    for _ in range(2):
+        sampler.step()
+        twin.step()
+        assert torch.equal(params[0], twins[0])
+    sampler.param_groups[0]["lr"].fill_(0.5)
+    twin.param_groups[0]["lr"] = 0.5
+    sampler.step()
+    twin.step()
+    assert torch.equal(params[0], twins[0])
+
+
+def test_metrics_may_be_switched_on_and_off_between_steps():
+    params = make((3, 3), 4)
+    sampler = SGLD([{"params": params[:1]}, {"params": params[1:]}], localization=1.0, seed=0)
+    for first, second in [(False, False), (True, False), (True, True), (False, True)]:
+        sampler.param_groups[0]["save_metrics"] = first
+        sampler.param_groups[1]["save_metrics"] = second
+        before = [p.detach().clone() for p in params]
+        sampler.step()
+        if first or second:
+            wanted = sum(
+                float((w - sampler.state[p]["w0"]).double().square().sum())
+                for w, p, on in zip(before, params, (first, second), strict=True)
+                if on
+            )
+            assert sampler.get_metrics().distance.item() == pytest.approx(wanted**0.5)
+        else:
+            with pytest.raises(RuntimeError, match="save_metrics"):
+                sampler.get_metrics()
+
+
 def test_settings_that_change_between_steps_apply_to_the_next():
     (param,) = make(300)
     sampler = SGLD([param], localization=1.0, seed=5)

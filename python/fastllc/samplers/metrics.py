@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc.kernels import Setting
@@ -51,12 +52,12 @@ class Metrics(NamedTuple):
     dot_prior_noise: Tensor
 
 
-def metrics_from_moments(parts: Iterable[tuple[Tensor, Setting]]) -> Metrics:
+def metrics_from_moments(parts: Iterable[tuple[Tensor | NDArray[np.float64], Setting]]) -> Metrics:
     """Put together the moments of tensors and the settings under which they were summed.
 
     Parameters
     ----------
-    parts : iterable of (Tensor, Setting)
+    parts : iterable of (Tensor or array, Setting)
         Moments of shape [9], in the order of ``_core.MOMENTS``.
 
     Examples

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from operator import is_, itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.autograd.profiler as profiler
+from numpy.typing import NDArray
 from torch import Tensor
 from torch._compile import _disable_dynamo
+from torch.compiler import is_dynamo_compiling
 from torch.optim.optimizer import (
     Optimizer,
     ParamsT,
@@ -37,6 +41,15 @@ class _Member(NamedTuple):
     group: int
 
 
+class _Summed(NamedTuple):
+    """What the last step summed, of which `get_metrics` makes what it returns."""
+
+    moments: Iterable[Tensor] | NDArray[np.float64]
+    members: list[_Member]
+    settings: list[Setting]
+    saving: list[bool]
+
+
 class Sampler(Optimizer):
     """Base of the samplers: groups, anchors, seeds and the state that resumes bit for bit.
 
@@ -46,14 +59,13 @@ class Sampler(Optimizer):
     needs it. All of it travels in the state dict.
     """
 
+    _counted: tuple[int, int | None]  # step and seed as the last step left them in all groups
+
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         if isinstance(params, (set, frozenset)):
             raise TypeError("params must be in an order that does not change, got a set")
-        self._members: list[_Member] = []
-        self._identity: list[int] = []
-        self._segments: Segments | None = None
-        self._checked: list[tuple[Setting, bool]] = []
-        self._moments: list[tuple[Tensor, Setting]] = []
+        self._summed: _Summed | None = None
+        self._forget()
         super().__init__(params, defaults)
 
     @_disable_dynamo
@@ -117,7 +129,6 @@ class Sampler(Optimizer):
                 stacklevel=5,
             )
 
-    @_disable_dynamo
     def step(
         self,
         closure: Callable[[], Any] | None = None,
@@ -149,6 +160,8 @@ class Sampler(Optimizer):
         DivergenceWarning
             When a weight has become NaN or infinite, at the first step after which it has.
         """
+        if is_dynamo_compiling():  # elsewhere the detour would cost 0.7 us
+            return _untraced_step(self, closure, noise_generator=noise_generator)
         # torch wraps every step for hooks and the profiler, which costs half of a small step:
         # only where there are any.
         hooks = (
@@ -170,9 +183,9 @@ class Sampler(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = self.param_groups
         step, seed = self._counters()
-        settings = self._settings()
+        self._read_settings()
+        settings = self._settings
         grads = self._bind()
         if noise_generator is not None:
             key = draw_key(noise_generator)
@@ -180,24 +193,21 @@ class Sampler(Optimizer):
             key = seed = draw_key()
         else:
             key = seed
-        moments = any(group["save_metrics"] for group in groups)
+        moments = any(self._saving)
         counts: list[int] = []
-        rows: Iterable[Tensor] = ()
+        rows: Iterable[Tensor] | NDArray[np.float64] = ()
         if self._segments is not None:
             columns = [[setting] for setting in settings]
             if not self._segments.step(columns, [key], [step], moments=moments):
                 counts = self._segments.sums.nonfinite[0].tolist()
-            if moments:
-                rows = torch.from_numpy(self._segments.sums.moments[0].copy())
+            rows = self._segments.sums.moments[0]
         elif self._members:
             counts, rows = self._reference_step(grads, settings, key, step, moments)
-        for group in groups:
-            group["seed"], group["step"] = seed, step + 1
-        self._moments = [
-            (row, settings[member.group])
-            for member, row in zip(self._members, rows, strict=False)
-            if groups[member.group]["save_metrics"]
-        ]
+        following = step + 1
+        for group in self.param_groups:
+            group["seed"], group["step"] = seed, following
+        self._counted = following, seed
+        self._summed = _Summed(rows, self._members, settings, self._saving) if moments else None
         if any(counts):
             self._flag(counts, step)
         return loss
@@ -212,9 +222,14 @@ class Sampler(Optimizer):
         """
         if not any(group["save_metrics"] for group in self.param_groups):
             raise RuntimeError("get_metrics needs save_metrics=True")
-        if not self._moments:
+        if not self._summed or not self._summed.members:
             raise RuntimeError("get_metrics needs a step with gradients first")
-        return metrics_from_moments(self._moments)
+        moments, members, settings, saving = self._summed
+        return metrics_from_moments(
+            (row, settings[member.group])
+            for row, member in zip(moments, members, strict=True)
+            if saving[member.group]
+        )
 
     @property
     def nonfinite_step(self) -> int | None:
@@ -241,19 +256,34 @@ class Sampler(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a state dict."""
         super().__setstate__(state)
-        self._moments = []
+        self._summed = None
         self._forget()
 
     def _forget(self) -> None:
         """Derive everything that is cached from the groups anew."""
-        self._checked = []
+        self._counted = -1, None  # no group's
+        self._constants: list[tuple[Any, ...]] = []
+        self._settings: list[Setting] = []
+        self._saving: list[bool] = []
         self._forget_plan()
 
     def _forget_plan(self) -> None:
-        self._members, self._identity, self._segments = [], [], None
+        self._members: list[_Member] = []
+        self._identity: list[int] = []
+        self._segments: Segments | None = None
 
     def _counters(self) -> tuple[int, int | None]:
         """Return step and seed, which must be those of every group."""
+        step, seed = self._counted
+        for group in self.param_groups:
+            if group["step"] is not step or group["seed"] is not seed:
+                step, seed = self._check_counters()
+                break
+        if step > kernels.MAX_STEP:
+            raise OverflowError(f"step must be below 2**32, got {step}")
+        return step, seed
+
+    def _check_counters(self) -> tuple[int, int | None]:
         first = self.param_groups[0]
         for name, bits in (("step", 33), ("seed", 64)):
             if first[name] is not None or name == "step":
@@ -264,16 +294,17 @@ class Sampler(Optimizer):
                         f"{name} must be the same in all groups, got {first[name]} and "
                         f"{group[name]}"
                     )
-        if first["step"] > kernels.MAX_STEP:
-            raise OverflowError(f"step must be below 2**32, got {first['step']}")
         return first["step"], first["seed"]
 
-    def _settings(self) -> list[Setting]:
-        """Return the settings of the groups; what has changed since the last step is checked."""
+    def _read_settings(self) -> None:
+        """Read the settings of the groups; what has changed since the last step is checked."""
         groups = self.param_groups
-        settings = [(_setting(group), bool(group["save_metrics"])) for group in groups]
-        if settings != self._checked:
-            for group, (setting, save_metrics) in zip(groups, settings, strict=True):
+        if self._same_values():
+            return
+        settings = [_setting(group) for group in groups]
+        saving = [bool(group["save_metrics"]) for group in groups]
+        if settings != self._settings or saving != self._saving:
+            for group, setting, save_metrics in zip(groups, settings, saving, strict=True):
                 _check(setting)
                 if (_needs_anchor(setting) or save_metrics) and not all(
                     "w0" in self.state[param] for param in group["params"]
@@ -282,14 +313,36 @@ class Sampler(Optimizer):
                         "localization, bounding_box_size and save_metrics need an anchor, which "
                         "is only kept if one of them was set when the group was added"
                     )
-            self._checked = settings
-        return [setting for setting, _ in settings]
+            self._settings, self._saving = settings, saving
+        values = [_values(group) for group in groups]
+        # The same objects have the same values only if they cannot change, as a tensor can.
+        constant = all(type(value) in _CONSTANT for row in values for value in row)
+        self._constants = values if constant else []
+
+    def _same_values(self) -> bool:
+        """Whether the groups hold the very objects that were read last.
+
+        Objects, since a tensor may equal a float that it does not round to.
+        """
+        if len(self.param_groups) != len(self._constants):
+            return False
+        for row, group in enumerate(self.param_groups):
+            if not all(map(is_, _values(group), self._constants[row])):
+                return False
+        return True
 
     def _bind(self) -> list[Tensor]:
         """Collect the gradients and check all tensors; return the gradients."""
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        for group in self.param_groups:
+            for param in group["params"]:
+                if (grad := param.grad) is not None:
+                    params.append(param)
+                    grads.append(grad)
         state = self.state
-        params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
-        identity = [id(tensor) for p in params for tensor in (p, state[p].get("w0"))]
+        anchors = [s.get("w0") for s in state.values() if isinstance(s, dict)]
+        identity = [*map(id, params), *map(id, state), *map(id, anchors)]
         if identity != self._identity:
             self._forget_plan()
             members = [
@@ -301,7 +354,6 @@ class Sampler(Optimizer):
             if members and kernels.has_kernel(members[0].param):
                 self._segments = Segments(*zip(*members, strict=True))  # type: ignore[arg-type]
             self._members, self._identity = members, identity
-        grads: list[Tensor] = [p.grad for p in params]
         if self._segments is not None:
             self._segments.bind(grads)
         else:
@@ -345,6 +397,10 @@ class Sampler(Optimizer):
         )
 
 
+_values = itemgetter(*Setting._fields, "save_metrics")
+_CONSTANT = frozenset({float, int, bool, type(None)})
+
+
 def _needs_anchor(setting: Setting) -> bool:
     return setting.localization > 0 or math.isfinite(setting.bounding_box_size)
 
@@ -369,5 +425,6 @@ def _check(setting: Setting) -> None:
         raise ValueError(f"bounding_box_size must be None or > 0, got {setting.bounding_box_size}")
 
 
+_untraced_step = _disable_dynamo(Sampler.step)
 # In a function of its own, so that torch sees hooks and profiler as with any optimizer.
 _hooked_step = Optimizer.profile_hook_step(Sampler._step)
