@@ -1,5 +1,7 @@
-// What is summed during a step, per chain and per parameter tensor: the inner products of
-// g (gradient), d = w - w0, w and z (noise), all from before the update.
+// What is summed during a step, per chain and per parameter tensor, over the elements that are
+// updated: inner products of g (gradient), d = w - w0, w and of the components of the step before
+// their coefficients (rules.h): a (gradient), p (pull), c (weight), n (noise), which are g, d, w
+// and the standard normal where nothing preconditions. All from before the update.
 //
 // The order of summation is fixed, the same for every thread count, instruction set and device:
 //   1. a block is the elements [256 b, 256 b + 256) of the whole tensor; in it, lane l of
@@ -13,8 +15,9 @@
 
 namespace fastllc {
 
-// The last three matter only where weights decay.
-enum Moment : int { gg, dd, zz, gd, gz, dz, kMomentsWithoutDecay, ww = 6, gw, wz, kMoments };
+// In the order in which they are needed: always; where weights decay; where a, p and c differ from
+// g, d and w.
+enum Moment : int { aa, pp, nn, ap, an, pn, ww, ac, cn, gg, dd, gd, cc, kMoments };
 
 constexpr std::int64_t kBlock = 256;
 constexpr std::int64_t kChunk = 64 * kBlock;

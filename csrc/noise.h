@@ -21,16 +21,11 @@ namespace fastllc::noise {
 constexpr int kFormat = 1;
 
 // Uses of noise that must never meet. Numbers are part of the format: add, never renumber.
-enum class Stream : std::uint8_t { proposal = 0 };
+enum class Stream : std::uint8_t { proposal = 0, rounding = 1, momentum = 2 };
 
-struct Address {
-    std::uint64_t key;
-    std::uint64_t high;  // parameter << 40 | stream << 32 | step
-};
-
-FASTLLC_INLINE Address address(std::uint64_t key, std::uint32_t step, Stream stream,
-                               std::uint32_t param) {
-    return {key, std::uint64_t{param} << 40 | std::uint64_t(stream) << 32 | step};
+// The high half of the counters of one tensor in one step.
+FASTLLC_INLINE std::uint64_t address(std::uint32_t step, Stream stream, std::uint32_t param) {
+    return std::uint64_t{param} << 40 | std::uint64_t(stream) << 32 | step;
 }
 
 // The round keys, as vectors: a broadcast of each for every tile costs AVX2 a sixth of the noise.

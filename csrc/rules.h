@@ -1,4 +1,9 @@
-// What happens to one element in a step: one small struct for every update rule.
+// What happens to one element in a step: one small struct for every family of update rules.
+//
+// A rule is made from the settings of its (group, chain) and the age of its tensor, the number of
+// steps that it has taken part in. `next` returns the following weight from w, the gradient g,
+// d = w - w0 and the standard normal z, moves the state (momentum m, square_avg v), and says in
+// `parts` what the step was made of, for the sums of moments.h.
 #pragma once
 
 #include <cmath>
@@ -8,23 +13,114 @@
 
 namespace fastllc {
 
-// Stochastic gradient Langevin dynamics (Welling & Teh 2011) with the localization of
-// Lau et al. (arXiv 2308.12108). The coefficients are those of step.h with lr multiplied in.
+// The components of a step before their coefficients: (preconditioned) gradient, pull, weight and
+// noise.
+template <class V>
+struct Parts {
+    V a, p, c, n;
+};
+
+// scale (nbeta g + localization d + weight_decay w)
 template <class T>
-struct Sgld {
-    T grad, localization, weight_decay, noise;
+struct Drift {
+    T grad, localization, weight_decay;
 
-    FASTLLC_INLINE explicit Sgld(const Setting& s)
-        : grad(T(0.5 * s.lr * s.nbeta)), localization(T(0.5 * s.lr * s.localization)),
-          weight_decay(T(0.5 * s.lr * s.weight_decay)), noise(T(std::sqrt(s.lr) * s.noise_level)) {}
+    FASTLLC_INLINE Drift(const Setting& s, double scale)
+        : grad(T(scale * s.nbeta)), localization(T(scale * s.localization)),
+          weight_decay(T(scale * s.weight_decay)) {}
 
-    // Without kDecaying the weight decay is known to be zero.
-    template <bool kDecaying, class V>
-    FASTLLC_INLINE V next(V w, V g, V d, V z) const {
+    template <class V>
+    FASTLLC_INLINE V operator()(V g, V d, V w) const {
         V drift = grad * g;
         if (localization != 0) drift += localization * d;  // d may be infinite where nothing pulls
-        if constexpr (kDecaying) drift += weight_decay * w;
-        return (w - drift) + noise * z;
+        if (weight_decay != 0) drift += weight_decay * w;
+        return drift;
+    }
+};
+
+// Stochastic gradient Langevin dynamics (Welling & Teh 2011) with the localization of Lau et al.
+// (arXiv 2308.12108).
+template <class T>
+struct Langevin {
+    static constexpr bool kHasMomentum = false, kHasSquareAvg = false, kThermostat = false;
+    Drift<T> drift;
+    T noise;
+
+    FASTLLC_INLINE Langevin(Rule, const Setting& s, const Walker&)
+        : drift(s, 0.5 * s.lr), noise(T(std::sqrt(s.lr) * s.noise_level)) {}
+
+    template <class L, class V>
+    FASTLLC_INLINE V next(V w, V g, V d, V z, V&, V&, Parts<V>& parts) const {
+        parts = {g, d, w, z};
+        return (w - drift(g, d, w)) + noise * z;
+    }
+};
+
+// 1 / (1 - decay^n), by multiplications alone, so that every machine gets the same; 1 for n = 0,
+// when nothing has been averaged yet.
+FASTLLC_INLINE double bias_correction(double decay, std::int64_t n) {
+    if (n == 0) return 1;
+    double power = 1;
+    for (double square = decay; n > 0; n >>= 1, square *= square)
+        if (n & 1) power *= square;
+    return 1 / (1 - power);
+}
+
+// Langevin dynamics preconditioned by the running mean square v of the loss gradient (Li et al.
+// 2016), G = 1 / (sqrt(v) + eps), with the gradient itself or its running mean as drift.
+template <class T, bool kAdam>
+struct Preconditioned {
+    static constexpr bool kHasMomentum = kAdam, kHasSquareAvg = true, kThermostat = false;
+    static constexpr T spread = 0;
+    Drift<T> drift;
+    T noise, alpha, rest, correction, eps, beta, beta_rest, beta_correction;
+    bool adapting;
+
+    FASTLLC_INLINE Preconditioned(Rule, const Setting& s, const Walker& walker)
+        : drift(s, 0.5 * s.lr), noise(T(std::sqrt(s.lr) * s.noise_level)), alpha(T(s.alpha)),
+          rest(T(1 - s.alpha)), eps(T(s.eps)), beta(T(s.beta)), beta_rest(T(1 - s.beta)),
+          adapting(double(walker.age) < s.adapt_steps) {
+        const auto updates = adapting ? walker.age + 1 : std::int64_t(s.adapt_steps);
+        correction = s.corrected != 0 ? T(bias_correction(s.alpha, updates)) : T(1);
+        beta_correction = T(bias_correction(s.beta, walker.age + 1));
+    }
+
+    template <class L, class V>
+    FASTLLC_INLINE V next(V w, V g, V d, V z, V& m, V& v, Parts<V>& parts) const {
+        if (adapting) v = alpha * v + rest * (g * g);
+        const V precondition = T(1) / (L::sqrt(correction * v) + eps);
+        const V root = L::sqrt(precondition);
+        V toward = g;
+        if constexpr (kAdam) {
+            m = beta * m + beta_rest * g;
+            toward = beta_correction * m;
+        }
+        parts = {precondition * toward, precondition * d, precondition * w, root * z};
+        return (w - precondition * drift(toward, d, w)) + noise * (root * z);
+    }
+};
+
+// Langevin dynamics with momentum, in units of displacement: m <- decay m - drift + noise z, then
+// w <- w + m. Hamiltonian Monte Carlo with friction (Chen, Fox & Guestrin 2014) where the decay is
+// fixed, a Nose-Hoover thermostat (Ding et al. 2014) where it follows the kinetic energy.
+template <class T>
+struct Momentum {
+    static constexpr bool kHasMomentum = true, kHasSquareAvg = false, kThermostat = true;
+    Drift<T> drift;
+    T noise, decay, spread;  // the last: of a momentum at equilibrium, which is drawn at the start
+
+    FASTLLC_INLINE Momentum(Rule rule, const Setting& s, const Walker& walker)
+        : drift(s, rule == Rule::sgnht ? s.lr : 0.5 * s.lr),
+          noise(T(std::sqrt(rule == Rule::sgnht ? 2 * s.friction * s.lr : s.friction * s.lr) *
+                  s.noise_level)),
+          decay(T(1 - (rule == Rule::sgnht ? walker.thermostat : s.friction))),
+          spread(T(std::sqrt(rule == Rule::sgnht ? s.lr : 0.5 * s.lr) * s.noise_level)) {}
+
+    template <class L, class V>
+    FASTLLC_INLINE V next(V w, V g, V d, V z, V& m, V&, Parts<V>& parts) const {
+        parts = {g, d, w, z};
+        m = (decay * m - drift(g, d, w)) + noise * z;
+        return w + m;
     }
 };
 

@@ -9,7 +9,10 @@
 
 namespace fastllc {
 
-enum class DType : std::int64_t { float32 = 0, float64 = 1 };
+// Arithmetic is in double precision for float64 and in single precision for the others.
+enum class DType : std::int64_t { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
+
+enum class Rule : std::int64_t { sgld = 0, rmsprop = 1, adam = 2, sghmc = 3, sgnht = 4 };
 
 // A step advances K chains over S parameter tensors ("segments"). Segment s of chain k lives at
 // base + k * stride; anchors and masks are usually shared (stride 0).
@@ -21,30 +24,49 @@ struct Segment {
     std::uint64_t grad;  // read
     std::uint64_t w0;    // read; or 0
     std::uint64_t mask;  // one byte an element, 0 keeps the weight as it is; or 0
+    // Read and written, in the precision of the arithmetic; 0 where the rule has none.
+    std::uint64_t momentum, square_avg;
+    // What the type of w cannot hold: for bfloat16 the 16 bits (signed) that together with those of
+    // w make a float, for float16 the float itself. Without it low precisions round at random.
+    std::uint64_t residual;
     std::int64_t numel;
     std::int64_t first;  // index of element 0 in the whole, unsharded tensor
     std::int64_t param;  // parameter id, 24 bits
     std::int64_t group;  // row of the settings table
+    std::int64_t born;   // the step it first takes part in: its state is set up then
     DType dtype;
-    std::int64_t w_stride, grad_stride, w0_stride, mask_stride;  // from chain to chain
+    std::int64_t w_stride, w0_stride, mask_stride;  // from chain to chain; all else as w
 };
 
-// w <- w - lr/2 (nbeta grad + localization (w - w0) + weight_decay w) + sqrt(lr) noise_level z,
-// then clamped to w0 +- bounding_box where that is finite. One for every (group, chain).
+// One for every (group, chain). Beside what all rules know:
 struct Setting {
     double lr, nbeta, localization, weight_decay, noise_level, bounding_box;
+    double alpha, eps;   // rmsprop, adam: decay of the mean square, and what is added to its root
+    double start;        // the mean square before the first step
+    double corrected;    // 1: averages are divided by 1 - decay^updates
+    double adapt_steps;  // the mean square is frozen after so many updates; infinity: never
+    double beta;         // adam: decay of the mean gradient
+    double friction;     // sghmc, sgnht: share of the momentum that is lost, diffusion factor
 };
 
 struct Chain {
     std::uint64_t key;
     std::int64_t step;
     std::int64_t active;  // 0: frozen, nothing of it is read or written
+    double thermostat;    // sgnht: read and written
+};
+
+// What a rule needs to know beside its settings.
+struct Walker {
+    std::int64_t age;
+    double thermostat;
 };
 
 struct Step {
+    Rule rule;
     const Segment* segments;
     std::int64_t n_segments;
-    const Chain* chains;
+    Chain* chains;
     std::int64_t n_chains;
     const Setting* settings;  // [group][chain]
     double* moments;          // [chain][segment][kMoments]; or null: not wanted

@@ -31,9 +31,9 @@ void expect_size(const Table<T>& table, std::int64_t size, const char* name) {
 // The tables of a step, checked once and kept alive: a call then costs a microsecond, not ten.
 class StepTables {
 public:
-    StepTables(Table<Segment> segments, Table<Chain> chains, Table<Setting> settings,
+    StepTables(Rule rule, Table<Segment> segments, Table<Chain> chains, Table<Setting> settings,
                Table<double> moments, Table<std::int64_t> nonfinite)
-        : segments_(std::move(segments)), chains_(std::move(chains)),
+        : rule_(rule), segments_(std::move(segments)), chains_(std::move(chains)),
           settings_(std::move(settings)), moments_(std::move(moments)),
           nonfinite_(std::move(nonfinite)) {
         const std::int64_t n = segments_.size(), k = chains_.size();
@@ -48,9 +48,10 @@ public:
 
     // Returns the number of non-finite weights after the step.
     std::int64_t run(bool moments, int threads) {
-        const Step arguments{segments_.data(),
+        const Step arguments{rule_,
+                             segments_.data(),
                              segments_.size(),
-                             chains_.data(),
+                             chains_.mutable_data(),
                              chains_.size(),
                              settings_.data(),
                              moments ? moments_.mutable_data() : nullptr,
@@ -61,6 +62,7 @@ public:
     }
 
 private:
+    Rule rule_;
     Table<Segment> segments_;
     Table<Chain> chains_;
     Table<Setting> settings_;
@@ -96,10 +98,11 @@ py::tuple box_muller_parts(const Table<typename L::Word>& words) {
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.doc() = "Native kernels of fastllc for the CPU.";
 
-    PYBIND11_NUMPY_DTYPE(Segment, w, grad, w0, mask, numel, first, param, group, dtype, w_stride,
-                         grad_stride, w0_stride, mask_stride);
-    PYBIND11_NUMPY_DTYPE(Setting, lr, nbeta, localization, weight_decay, noise_level, bounding_box);
-    PYBIND11_NUMPY_DTYPE(Chain, key, step, active);
+    PYBIND11_NUMPY_DTYPE(Segment, w, grad, w0, mask, momentum, square_avg, residual, numel, first,
+                         param, group, born, dtype, w_stride, w0_stride, mask_stride);
+    PYBIND11_NUMPY_DTYPE(Setting, lr, nbeta, localization, weight_decay, noise_level, bounding_box,
+                         alpha, eps, start, corrected, adapt_steps, beta, friction);
+    PYBIND11_NUMPY_DTYPE(Chain, key, step, active, thermostat);
     PYBIND11_NUMPY_DTYPE(Pair, w, w0, out, numel);
     m.attr("SEGMENT") = py::dtype::of<Segment>();
     m.attr("SETTING") = py::dtype::of<Setting>();
@@ -108,18 +111,28 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.attr("NOISE_FORMAT") = noise::kFormat;
     m.attr("VERSION") = FASTLLC_VERSION;
     m.attr("COMPILER") = FASTLLC_COMPILER;
-    m.attr("MOMENTS") = py::make_tuple("gg", "dd", "zz", "gd", "gz", "dz", "ww", "gw", "wz");
+    m.attr("MOMENTS") = py::make_tuple("aa", "pp", "nn", "ap", "an", "pn", "ww", "ac", "cn", "gg",
+                                         "dd", "gd", "cc");
 
     py::native_enum<DType>(m, "DType", "enum.IntEnum")
         .value("float32", DType::float32)
         .value("float64", DType::float64)
+        .value("bfloat16", DType::bfloat16)
+        .value("float16", DType::float16)
+        .finalize();
+    py::native_enum<Rule>(m, "Rule", "enum.IntEnum")
+        .value("sgld", Rule::sgld)
+        .value("rmsprop", Rule::rmsprop)
+        .value("adam", Rule::adam)
+        .value("sghmc", Rule::sghmc)
+        .value("sgnht", Rule::sgnht)
         .finalize();
 
     m.def("isa", [] { return cpu::isa().name; });
     py::class_<StepTables>(m, "StepTables")
-        .def(py::init<Table<Segment>, Table<Chain>, Table<Setting>, Table<double>,
+        .def(py::init<Rule, Table<Segment>, Table<Chain>, Table<Setting>, Table<double>,
                       Table<std::int64_t>>(),
-             py::arg("segments").noconvert(), py::arg("chains").noconvert(),
+             py::arg("rule"), py::arg("segments").noconvert(), py::arg("chains").noconvert(),
              py::arg("settings").noconvert(), py::arg("moments").noconvert(),
              py::arg("nonfinite").noconvert())
         .def("run", &StepTables::run, py::arg("moments"), py::arg("threads"));

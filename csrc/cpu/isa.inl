@@ -20,6 +20,10 @@ namespace {
 constexpr int kBytes = FASTLLC_BYTES;
 #include "lanes.h"
 
+#include "precisions.inl"
+
+#include "blocks.inl"
+
 #include "kernels.inl"
 }  // namespace
 const Kernels kernels = table;

@@ -8,28 +8,37 @@
 
 namespace fastllc::cpu {
 
-// The elements [first, first + numel) of one tensor; it never crosses a multiple of kChunk.
-// Kernels leave alone what they do not use; out may be w.
+// The arrays of a run, in the order in which their addresses are given.
+enum Array : int { kW, kGrad, kAnchor, kMomentum, kSquareAvg, kResidual, kArrays };
+
+// The elements [first, first + numel) of one tensor; it never crosses a multiple of kChunk. A null
+// array is not there, a null mask stands for every element.
 struct Run {
-    void* out;
-    const void* w;
-    const void* grad;
-    const void* w0;            // or null: no anchor
-    const std::uint8_t* mask;  // or null: every element
+    void* array[kArrays];
+    const std::uint8_t* mask;
     std::int64_t first, numel;
 };
 
 struct Sums {
     double moments[(kMoments + 3) / 4 * 4] = {};  // padded to whole groups of four
-    std::int64_t nonfinite = 0;
+    double kinetic = 0;                           // squares of the momentum after the step
+    std::int64_t updated = 0;                     // elements
+    std::int64_t nonfinite = 0;                   // of these, after the step
+};
+
+// Where a step's noise comes from. The words of other streams follow from those of the proposal.
+struct Source {
+    std::uint64_t key;
+    std::uint32_t step, param;
 };
 
 struct Kernels {
-    // One SGLD step. Moments are summed if wanted, non-finite weights are always counted.
-    void (*sgld)(DType, const Run&, const Setting&, const noise::Address&, bool moments, Sums&);
-    // out = standard normals.
-    void (*normal)(DType, const Run&, const noise::Address&);
-    // moments[dd] += ||w - w0||^2, and out = scale * (w - w0) unless out is null.
+    // One step. Moments are summed if wanted, non-finite weights are always counted.
+    void (*step)(Rule, DType, const Run&, const Setting&, const Walker&, const Source&,
+                 bool moments, Sums&);
+    // w = standard normals.
+    void (*normal)(DType, const Run&, const Source&);
+    // moments[dd] += ||w - w0||^2, and momentum = scale * (w - w0) unless that is null; w is kGrad.
     void (*penalty)(DType, const Run&, double scale, Sums&);
 };
 

@@ -1,31 +1,44 @@
-// The kernels, one text for all instruction sets, included after lanes.h by one file for each.
+// The kernels, one text for all instruction sets, included after lanes.h, precisions.inl and
+// blocks.inl by one file for each.
 
-constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a < b ? b : a; }
+FASTLLC_INLINE std::uint32_t upper(std::uint64_t counter) { return std::uint32_t(counter >> 32); }
 
-template <class L>
-constexpr std::int64_t kTile = 8 * L::kWidth;
+// Calls store(place, word) for the random words of a block: eight vectors for each tile.
+template <class P, class Store>
+FASTLLC_INLINE void words(const noise::RoundKeys<U64>& keys, std::uint64_t high, const Block<P>& b,
+                          Store store_words) {
+    using L = typename P::Lanes;
+    for (std::int64_t e = b.from; e < b.to; e += kTile<L>) {
+        U64 low[4];
+        const auto counter = std::uint64_t((b.first + e) / L::kPerCounter);
+        if (b.counters)
+            L::counters(b.counters + e / L::kPerCounter, low);
+        else
+            L::counters(counter, low);
+        typename L::Word word[8];
+        L::words(keys, high, upper(counter), low, word);
+        store_words(e, word);
+    }
+}
 
-// The normals of the elements [begin, end), both multiples of the tile, by Box-Muller: a radius
-// sqrt(-2 log u) and an angle make an even element (cosine) and the next one (sine). Three short
-// loops rather than a long one: a tile is a chain of some 200 cycles in more instructions than the
-// processor looks ahead, and short bodies let it overlap (1.2x with AVX-512, 1.7x with AVX2).
-template <class L>
+// The normals of a block, by Box-Muller: a radius sqrt(-2 log u) and an angle make an even element
+// (cosine) and the next one (sine). Three short loops rather than a long one: a tile is a chain of
+// some 200 cycles in more instructions than the processor looks ahead, and short bodies let it
+// overlap (1.2x with AVX-512, 1.7x with AVX2).
+template <class P>
 __attribute__((noinline)) void normals(const noise::RoundKeys<U64>& keys, std::uint64_t high,
-                                       std::int64_t begin, std::int64_t end,
-                                       typename L::Scalar* z) {
+                                       const Block<P>& b, typename P::Lanes::Scalar* z) {
+    using L = typename P::Lanes;
     using Word = typename L::Word;
     using Real = typename L::Real;
     constexpr int n = L::kWidth;
-    auto* const stop = z + (end - begin);
-    for (std::int64_t e = begin; e < end; e += kTile<L>) {
-        Word word[8];
-        L::words(keys, high, e, word);
-        for (int i = 0; i < 8; ++i) store(z + (e - begin) + i * n, word[i]);
-    }
-    for (auto* pair = z; pair < stop; pair += 2 * n)
+    auto *const start = z + b.from, *const stop = z + b.to;
+    words(keys, high, b, [&](std::int64_t e, const Word(&word)[8]) {
+        for (int i = 0; i < 8; ++i) store(z + e + i * n, word[i]);
+    });
+    for (auto* pair = start; pair < stop; pair += 2 * n)
         store(pair, L::sqrt(noise::minus_two_log<L>(load<Word>(pair))));
-    for (auto* four = z; four < stop; four += 4 * n) {
+    for (auto* four = start; four < stop; four += 4 * n) {
         Real x[4];
         for (int i = 0; i < 4; i += 2) {
             const Real radius = load<Real>(four + i * n);
@@ -39,193 +52,206 @@ __attribute__((noinline)) void normals(const noise::RoundKeys<U64>& keys, std::u
     }
 }
 
-// The tiles [from, to) of one block; pointers are to element 0 of the block.
-template <class T>
-struct Block {
-    T* out;
-    const T* w;
-    const T* grad;
-    const T* w0;
-    const std::uint8_t* mask;
-    std::int64_t first;
-    std::int64_t from, to;
-};
-
-// Calls visit(block, masked) for the blocks of a run. Where the run covers a block in part, the
-// visitor sees a copy padded to whole tiles, with the padding masked off: tails and odd offsets
-// take the same path, and so get the same bits, as everything else.
-template <class L, class Visit>
-FASTLLC_INLINE void for_each_block(const Run& run, Visit visit) {
-    using T = typename L::Scalar;
-    const auto at = [&](auto* base, std::int64_t element) {
-        return base ? base + (element - run.first) : nullptr;
-    };
-    auto* const out = static_cast<T*>(run.out);
-    const auto *const w = static_cast<const T*>(run.w), *const w0 = static_cast<const T*>(run.w0),
-                      *const grad = static_cast<const T*>(run.grad);
-    const std::int64_t last = run.first + run.numel;
-    for (std::int64_t first = run.first / kBlock * kBlock; first < last; first += kBlock) {
-        const std::int64_t begin = max(first, run.first), end = min(first + kBlock, last);
-        if (end - begin == kBlock) {
-            const Block<T> block{at(out, first),
-                                 at(w, first),
-                                 at(grad, first),
-                                 at(w0, first),
-                                 at(run.mask, first),
-                                 first,
-                                 0,
-                                 kBlock};
-            if (run.mask)
-                visit(block, std::true_type{});
-            else
-                visit(block, std::false_type{});
-            continue;
+// The random bits with which the weights of a block are rounded, 32 for each.
+template <class P>
+__attribute__((noinline)) void rounding_bits(const noise::RoundKeys<U64>& keys, std::uint64_t high,
+                                             const Block<P>& b, std::uint32_t* bits) {
+    words(keys, high, b, [&](std::int64_t e, const U32(&word)[8]) {
+        for (int half = 0; half < 8; half += 4) {
+            F32 x[4];
+            for (int i = 0; i < 4; ++i) x[i] = (F32)word[half + i];
+            transpose_quads(x);
+            for (int i = 0; i < 4; ++i) store(bits + e + (half + i) * Single::kWidth, x[i]);
         }
-        const std::int64_t from = (begin - first) / kTile<L> * kTile<L>;
-        const std::int64_t to = (end - first + kTile<L> - 1) / kTile<L> * kTile<L>;
-        T padded[4][kBlock];
-        std::uint8_t mask[kBlock];
-        const auto count = std::size_t(end - begin);
-        const auto pad = [&](T* to_block, const T* source) -> T* {
-            if (!source) return nullptr;
-            std::memset(to_block + from, 0, std::size_t(to - from) * sizeof(T));
-            std::memcpy(to_block + (begin - first), source, count * sizeof(T));
-            return to_block;
-        };
-        std::memset(mask + from, 0, std::size_t(to - from));
-        if (run.mask)
-            std::memcpy(mask + (begin - first), at(run.mask, begin), count);
-        else
-            std::memset(mask + (begin - first), 1, count);
-        const Block<T> block{run.out ? padded[0] : nullptr,
-                             pad(padded[1], at(w, begin)),
-                             pad(padded[2], at(grad, begin)),
-                             pad(padded[3], at(w0, begin)),
-                             mask,
-                             first,
-                             from,
-                             to};
-        visit(block, std::true_type{});
-        if (run.out) std::memcpy(at(out, begin), padded[0] + (begin - first), count * sizeof(T));
+    });
+}
+
+template <class P>
+FASTLLC_INLINE typename P::Lanes::Real load_weight(const Block<P>& b, std::int64_t at) {
+    if constexpr (P::kLow)
+        if (b.residual()) return P::load(b.w() + at, b.residual() + at);
+    return P::load(b.w() + at);
+}
+
+// Returns the weight as it can be read back.
+template <class P, class V>
+FASTLLC_INLINE V store_weight(const Block<P>& b, std::int64_t at, V next,
+                              const std::uint32_t* bits) {
+    if constexpr (!P::kLow) {
+        store(b.w() + at, next);
+        return next;
+    } else {
+        if (b.residual()) return P::store(b.w() + at, b.residual() + at, next);
+        return P::store_at_random(b.w() + at, next, load<U32>(bits + at));
     }
 }
 
-// Lane sums of n moments over one block (moments.h): kRows vectors make the 64 bytes of lanes.
-template <class L, int n>
-struct BlockSums {
-    using V = typename L::Real;
-    static constexpr int kRows = 64 / kBytes;
-    V lanes[n][kRows] = {};
-
-    FASTLLC_INLINE void add(int moment, int vector, V x) { lanes[moment][vector % kRows] += x; }
-    FASTLLC_INLINE void flush(double* totals) {
-        L::add_lanes(lanes, totals);
-        for (auto& rows : lanes)
-            for (V& x : rows) x = V{};
+template <class P, class Masked>
+std::int64_t count_nonfinite(const Block<P>& b, Masked masked) {
+    std::int64_t count = 0;
+    for (std::int64_t at = b.from; at < b.to; at += P::Lanes::kWidth) {
+        const auto w = P::load(b.w() + at), zero = w - w;
+        for (int i = 0; i < P::Lanes::kWidth; ++i)
+            count += !(zero[i] == 0) && (!masked || b.mask[at + i]);
     }
-};
-
-template <class L>
-FASTLLC_INLINE typename L::Int load_mask(const std::uint8_t* mask) {
-    typename L::Int on{};
-    for (int i = 0; i < L::kWidth; ++i) on[i] = -(mask[i] != 0);
-    return on;
+    return count;
 }
 
-// Asks for memory two blocks before it is needed, about twice the time that memory takes: without
-// it noise and memory take turns (measured in DRAM with AVX-512: 1.3x; one block less, 1.1x). Past
-// the end of a tensor a prefetch does nothing.
-template <class T>
-FASTLLC_INLINE void prefetch(const Block<T>& b) {
-    constexpr std::int64_t line = 64 / sizeof(T);
-    for (std::int64_t i = 2 * kBlock; i < 3 * kBlock; i += line) {
-        __builtin_prefetch(b.w + i, 1);
-        __builtin_prefetch(b.grad + i);
-        if (b.w0) __builtin_prefetch(b.w0 + i);
-    }
-}
-
-template <class L, bool kAnchored, bool kDecaying, bool kSummed>
-void sgld_run(const Run& run, const Setting& setting, const noise::Address& address, Sums& sums) {
+template <class P, class R, int kSums>
+void step_run(Rule which, const Run& run, const Setting& setting, const Walker& walker,
+              const Source& source, Sums& sums) {
+    using L = typename P::Lanes;
     using T = typename L::Scalar;
     using V = typename L::Real;
-    const Sgld<T> rule(setting);
+    const R shared_rule(which, setting, walker);
     const T box = T(setting.bounding_box);
-    const bool boxed = kAnchored && box < std::numeric_limits<T>::infinity();
-    const noise::RoundKeys<U64> keys(address.key);
+    const bool boxed = run.array[kAnchor] && box < std::numeric_limits<T>::infinity();
+    const bool fresh = walker.age == 0, at_random = P::kLow && !run.array[kResidual];
+    const noise::RoundKeys<U64> keys(source.key);
+    const auto high = [&](noise::Stream stream) {
+        return noise::address(source.step, stream, source.param);
+    };
     alignas(64) T noise[kBlock] = {};
-    BlockSums<L, kDecaying ? kMoments : kMomentsWithoutDecay> moments;
+    alignas(64) std::uint32_t bits[P::kLow ? kBlock : 1];
 
-    for_each_block<L>(run, [&](const Block<T>& b, auto masked) {
+    for_each_block<P>(run, [&](const Block<P>& b, auto masked) {
+        // Of its own, so that the compiler can keep coefficients and sums in registers (1.3x).
+        const R rule = shared_rule;
+        BlockSums<L, kSums == 0 ? 1 : kSums> moments;
+        BlockSums<L, 1> kinetic;
         if (!masked) prefetch(b);
-        if (rule.noise != 0)
-            normals<L>(keys, address.high, b.first + b.from, b.first + b.to, noise + b.from);
+        if constexpr (R::kHasMomentum)
+            if (fresh && rule.spread != 0)
+                normals(keys, high(noise::Stream::momentum), b, b.momentum());
+        if (rule.noise != 0) normals(keys, high(noise::Stream::proposal), b, noise);
+        if constexpr (P::kLow)
+            if (at_random) rounding_bits(keys, high(noise::Stream::rounding), b, bits);
         V total{};
-        for (std::int64_t tile = b.from; tile < b.to; tile += kTile<L>) {
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; ++i) {
+        for (std::int64_t tile = b.from; tile < b.to; tile += 4 * L::kWidth) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
                 const std::int64_t at = tile + i * L::kWidth;
-                V w = load<V>(b.w + at), g = load<V>(b.grad + at), z = load<V>(noise + at), d{};
-                if constexpr (kAnchored) d = w - load<V>(b.w0 + at);
-                V next = rule.template next<kDecaying>(w, g, d, z);
+                V w = load_weight(b, at), g = P::load(b.grad() + at), z = load<V>(noise + at);
+                V d{}, w0{}, m{}, v{};
+                if (b.w0()) {
+                    w0 = P::load(b.w0() + at);
+                    d = w - w0;
+                }
+                if constexpr (R::kHasMomentum) {
+                    m = load<V>(b.momentum() + at);
+                    if (fresh) m = rule.spread != 0 ? rule.spread * m : V{};
+                }
+                if constexpr (R::kHasSquareAvg)
+                    v = fresh ? V{} + T(setting.start) : load<V>(b.square_avg() + at);
+                [[maybe_unused]] const V m_before = m, v_before = v;
+                Parts<V> part;
+                V next = rule.template next<L>(w, g, d, z, m, v, part);
                 if (boxed) {
-                    const V w0 = load<V>(b.w0 + at), low = w0 - box, high = w0 + box;
+                    const V low = w0 - box, high_ = w0 + box;
+                    if constexpr (R::kHasMomentum && !R::kHasSquareAvg)
+                        m = (next < low) | (next > high_) ? -m : m;
                     next = next < low ? low : next;  // false for NaN, which stays
-                    next = next > high ? high : next;
+                    next = next > high_ ? high_ : next;
                 }
                 if constexpr (masked) {
                     const auto on = load_mask<L>(b.mask + at);
+                    const V zero{};
                     next = on ? next : w;
-                    w = on ? w : V{}, g = on ? g : V{}, d = on ? d : V{}, z = on ? z : V{};
+                    m = on ? m : m_before, v = on ? v : v_before;
+                    w = on ? w : zero, g = on ? g : zero, d = on ? d : zero;
+                    part = {on ? part.a : zero, on ? part.p : zero, on ? part.c : zero,
+                            on ? part.n : zero};
+                    const V stored = store_weight(b, at, next, bits);
+                    total += on ? stored : zero;
+                    if constexpr (R::kThermostat) kinetic.add(0, i, on ? m * m : zero);
+                } else {
+                    total += store_weight(b, at, next, bits);
+                    if constexpr (R::kThermostat) kinetic.add(0, i, m * m);
                 }
-                store(b.out + at, next);
-                total += next;
-                if constexpr (kSummed) {
+                if constexpr (R::kHasMomentum) store(b.momentum() + at, m);
+                if constexpr (R::kHasSquareAvg) {
+                    if (rule.adapting || fresh) store(b.square_avg() + at, v);
+                }
+                if constexpr (kSums > 0) {
+                    moments.add(aa, i, part.a * part.a);
+                    moments.add(pp, i, part.p * part.p);
+                    moments.add(nn, i, part.n * part.n);
+                    moments.add(ap, i, part.a * part.p);
+                    moments.add(an, i, part.a * part.n);
+                    moments.add(pn, i, part.p * part.n);
+                    moments.add(ww, i, w * w);
+                }
+                if constexpr (kSums > ac) {
+                    moments.add(ac, i, part.a * part.c);
+                    moments.add(cn, i, part.c * part.n);
+                }
+                if constexpr (kSums > gg) {
                     moments.add(gg, i, g * g);
                     moments.add(dd, i, d * d);
-                    moments.add(zz, i, z * z);
                     moments.add(gd, i, g * d);
-                    moments.add(gz, i, g * z);
-                    moments.add(dz, i, d * z);
-                }
-                if constexpr (kSummed && kDecaying) {
-                    moments.add(ww, i, w * w);
-                    moments.add(gw, i, g * w);
-                    moments.add(wz, i, w * z);
+                    moments.add(cc, i, part.c * part.c);
                 }
             }
         }
-        if constexpr (kSummed) moments.flush(sums.moments);
+        if constexpr (kSums > 0) moments.flush(sums.moments);
+        if constexpr (R::kThermostat) {
+            double total_kinetic[4] = {};
+            kinetic.flush(total_kinetic);
+            sums.kinetic += total_kinetic[0];
+        }
+        if constexpr (masked)
+            for (std::int64_t i = b.from; i < b.to; ++i) sums.updated += b.mask[i] != 0;
+        else
+            sums.updated += kBlock;
         // A sum is finite only if all its terms are: one addition watches over every weight.
         bool suspicious = false;
         for (int i = 0; i < L::kWidth; ++i) suspicious |= !(total[i] - total[i] == 0);
-        if (suspicious)
-            for (std::int64_t i = b.from; i < b.to; ++i)
-                sums.nonfinite += !(b.out[i] - b.out[i] == 0);
+        if (suspicious) sums.nonfinite += count_nonfinite(b, masked);
     });
+    if constexpr (kSums > 0 && kSums <= gg) {
+        sums.moments[gg] = sums.moments[aa], sums.moments[dd] = sums.moments[pp];
+        sums.moments[gd] = sums.moments[ap], sums.moments[cc] = sums.moments[ww];
+    }
 }
 
-template <class L>
-void sgld(const Run& run, const Setting& setting, const noise::Address& address, bool moments,
-          Sums& sums) {
-    const auto choose = [](bool flag, auto go) {
-        flag ? go(std::true_type{}) : go(std::false_type{});
+template <class R>
+struct Family {
+    using Type = R;
+};
+
+template <class P>
+void step_of(Rule rule, const Run& run, const Setting& setting, const Walker& walker,
+             const Source& source, bool summed, Sums& sums) {
+    using T = typename P::Lanes::Scalar;
+    const auto go = [&](auto family) {
+        using R = typename decltype(family)::Type;
+        constexpr int least = R::kHasSquareAvg ? int(kMoments) : int(ac);
+        constexpr int decaying = R::kHasSquareAvg ? int(kMoments) : int(gg);
+        if (!summed)
+            step_run<P, R, 0>(rule, run, setting, walker, source, sums);
+        else if (setting.weight_decay == 0)
+            step_run<P, R, least>(rule, run, setting, walker, source, sums);
+        else
+            step_run<P, R, decaying>(rule, run, setting, walker, source, sums);
     };
-    choose(run.w0 != nullptr, [&](auto anchored) {
-        choose(setting.weight_decay != 0, [&](auto decaying) {
-            choose(moments, [&](auto summed) {
-                sgld_run<L, anchored, decaying, summed>(run, setting, address, sums);
-            });
-        });
-    });
+    switch (rule) {
+    case Rule::sgld:
+        return go(Family<Langevin<T>>{});
+    case Rule::rmsprop:
+        return go(Family<Preconditioned<T, false>>{});
+    case Rule::adam:
+        return go(Family<Preconditioned<T, true>>{});
+    case Rule::sghmc:
+    case Rule::sgnht:
+        return go(Family<Momentum<T>>{});
+    }
 }
 
 template <class L>
-void fill_normal(const Run& run, const noise::Address& address) {
-    const noise::RoundKeys<U64> keys(address.key);
-    for_each_block<L>(run, [&](const auto& b, auto) {
-        normals<L>(keys, address.high, b.first + b.from, b.first + b.to, b.out + b.from);
-    });
+void fill_normal(const Run& run, const Source& source) {
+    const noise::RoundKeys<U64> keys(source.key);
+    const std::uint64_t high = noise::address(source.step, noise::Stream::proposal, source.param);
+    for_each_block<Full<L>>(run, [&](const auto& b, auto) { normals(keys, high, b, b.w()); });
 }
 
 template <class L>
@@ -233,13 +259,13 @@ void penalty(const Run& run, double scale, Sums& sums) {
     using V = typename L::Real;
     const auto factor = typename L::Scalar(scale);
     BlockSums<L, 1> squares;
-    for_each_block<L>(run, [&](const auto& b, auto) {
-        for (std::int64_t tile = b.from; tile < b.to; tile += kTile<L>) {
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; ++i) {
+    for_each_block<Full<L>>(run, [&](const auto& b, auto) {
+        for (std::int64_t tile = b.from; tile < b.to; tile += 4 * L::kWidth) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
                 const std::int64_t at = tile + i * L::kWidth;
-                const V d = load<V>(b.w + at) - load<V>(b.w0 + at);
-                if (b.out) store(b.out + at, factor * d);
+                const V d = load<V>(b.grad() + at) - load<V>(b.w0() + at);
+                if (b.momentum()) store(b.momentum() + at, factor * d);
                 squares.add(0, i, d * d);
             }
         }
@@ -249,25 +275,29 @@ void penalty(const Run& run, double scale, Sums& sums) {
     });
 }
 
-template <class Visit>
-void with_precision(DType dtype, Visit visit) {
-    if (dtype == DType::float32)
-        visit(Single{});
-    else
-        visit(Double{});
-}
-
 const Kernels table{
-    [](DType dtype, const Run& run, const Setting& setting, const noise::Address& address,
-       bool moments, Sums& sums) {
-        with_precision(dtype, [&](auto lanes) {
-            sgld<decltype(lanes)>(run, setting, address, moments, sums);
-        });
+    [](Rule rule, DType dtype, const Run& run, const Setting& setting, const Walker& walker,
+       const Source& source, bool summed, Sums& sums) {
+        const auto go = [&](auto precision) {
+            step_of<decltype(precision)>(rule, run, setting, walker, source, summed, sums);
+        };
+        switch (dtype) {
+        case DType::float32:
+            return go(Full<Single>{});
+        case DType::float64:
+            return go(Full<Double>{});
+        case DType::bfloat16:
+            return go(Bfloat16{});
+        case DType::float16:
+            return go(Float16{});
+        }
     },
-    [](DType dtype, const Run& run, const noise::Address& address) {
-        with_precision(dtype, [&](auto lanes) { fill_normal<decltype(lanes)>(run, address); });
+    [](DType dtype, const Run& run, const Source& source) {
+        dtype == DType::float64 ? fill_normal<Double>(run, source)
+                                : fill_normal<Single>(run, source);
     },
     [](DType dtype, const Run& run, double scale, Sums& sums) {
-        with_precision(dtype, [&](auto lanes) { penalty<decltype(lanes)>(run, scale, sums); });
+        dtype == DType::float64 ? penalty<Double>(run, scale, sums)
+                                : penalty<Single>(run, scale, sums);
     },
 };

@@ -82,6 +82,7 @@ struct Single {
     using Word = U32;
     using Int = I32;
     static constexpr int kWidth = kBytes / 4;
+    static constexpr int kPerCounter = 4;  // elements
 
     static F32 sqrt(F32 x) { return sqrt_lanes(x); }
     static I32 bits(F32 x) { return (I32)x; }
@@ -101,17 +102,24 @@ struct Single {
     static F32 flip_sign(F32 x, U32 sign) { return (F32)((U32)x ^ sign); }
     static U64 multiply_low(U64 a, std::uint32_t b) { return multiply_low_lanes(a, U64{} + b); }
 
-    // The random words of the 8 * kWidth elements from `first`, a multiple of that: in every four
-    // vectors radius, angle, radius, angle. Lane (quad q, place j) works on counter kQuads j + q,
-    // so that a final transposition inside quads leaves the elements in memory order.
+    // The low words of the counters of 8 * kWidth elements, from that of the first or from a list.
+    // Lane (quad q, place j) works on counter kQuads j + q, so that a final transposition inside
+    // quads leaves the elements in memory order.
+    static FASTLLC_INLINE void counters(std::uint64_t first, U64 (&low)[4]) {
+        const U64 counter = U64{} + first, next = counter + std::uint64_t(kWidth);
+        low[0] = counter + offsets<0>(), low[1] = counter + offsets<1>();
+        low[2] = next + offsets<0>(), low[3] = next + offsets<1>();
+    }
+    static FASTLLC_INLINE void counters(const std::uint64_t* list, U64 (&low)[4]) {
+        for (int v = 0; v < 4; ++v)
+            for (int i = 0; i < kWidth / 2; ++i)
+                low[v][i] = list[v / 2 * kWidth + offset(2 * i + v % 2)];
+    }
+    // Their random words: in every four vectors radius, angle, radius, angle.
     static FASTLLC_INLINE void words(const noise::RoundKeys<U64>& keys, std::uint64_t high,
-                                     std::int64_t first, U32 (&word)[8]) {
-        const std::uint64_t counter0 = std::uint64_t(first) / 4;
-        const U64 counter = U64{} + counter0, next = counter + std::uint64_t(kWidth);
-        const U64 low[4] = {counter + offsets<0>(), counter + offsets<1>(), next + offsets<0>(),
-                            next + offsets<1>()};
+                                     std::uint32_t c1, const U64 (&low)[4], U32 (&word)[8]) {
         U64 out[4][4];
-        noise::philox<Single>(keys, low, std::uint32_t(counter0 >> 32), high, out);
+        noise::philox<Single>(keys, low, c1, high, out);
         for (int i = 0; i < 8; ++i) {
             const U64 even = out[i % 4][i / 4 * 2], odd = out[i % 4][i / 4 * 2 + 1];
             word[i] = (U32)((even & 0xffffffffu) | (odd << 32));
@@ -139,13 +147,11 @@ struct Single {
     }
 
 private:
+    static constexpr int offset(int lane) { return kQuads * (lane % 4) + lane / 4; }
     template <int Odd>
     static U64 offsets() {
         U64 x{};
-        for (int i = 0; i < kWidth / 2; ++i) {
-            const int lane = 2 * i + Odd;
-            x[i] = std::uint64_t(kQuads * (lane % 4) + lane / 4);
-        }
+        for (int i = 0; i < kWidth / 2; ++i) x[i] = std::uint64_t(offset(2 * i + Odd));
         return x;
     }
 };
@@ -156,6 +162,7 @@ struct Double {
     using Word = U64;
     using Int = I64;
     static constexpr int kWidth = kBytes / 8;
+    static constexpr int kPerCounter = 2;
 
     static F64 sqrt(F64 x) { return sqrt_lanes(x); }
     static I64 bits(F64 x) { return (I64)x; }
@@ -181,12 +188,17 @@ struct Double {
     static F64 flip_sign(F64 x, U64 sign) { return (F64)((U64)x ^ sign); }
     static U64 multiply_low(U64 a, std::uint32_t b) { return multiply_low_lanes(a, U64{} + b); }
 
+    static FASTLLC_INLINE void counters(std::uint64_t first, U64 (&low)[4]) {
+        for (int v = 0; v < 4; ++v) low[v] = offsets() + (first + std::uint64_t(v * kWidth));
+    }
+    static FASTLLC_INLINE void counters(const std::uint64_t* list, U64 (&low)[4]) {
+        for (int v = 0; v < 4; ++v)
+            for (int i = 0; i < kWidth; ++i) low[v][i] = list[v * kWidth + offset(i)];
+    }
     static FASTLLC_INLINE void words(const noise::RoundKeys<U64>& keys, std::uint64_t high,
-                                     std::int64_t first, U64 (&word)[8]) {
-        U64 low[4], out[4][4];
-        const std::uint64_t counter0 = std::uint64_t(first) / 2;
-        for (int i = 0; i < 4; ++i) low[i] = offsets() + (counter0 + std::uint64_t(i * kWidth));
-        noise::philox<Double>(keys, low, std::uint32_t(counter0 >> 32), high, out);
+                                     std::uint32_t c1, const U64 (&low)[4], U64 (&word)[8]) {
+        U64 out[4][4];
+        noise::philox<Double>(keys, low, c1, high, out);
         for (int i = 0; i < 8; ++i) {
             const U64 top = out[i % 2 * 2][i / 2], bottom = out[i % 2 * 2 + 1][i / 2];
             word[i] = (top << 32) | (bottom & 0xffffffffu);
@@ -212,10 +224,10 @@ struct Double {
     }
 
 private:
+    static constexpr int offset(int lane) { return kQuads * (lane % 2) + lane / 2; }
     static U64 offsets() {
         U64 x{};
-        for (int lane = 0; lane < kWidth; ++lane)
-            x[lane] = std::uint64_t(kQuads * (lane % 2) + lane / 2);
+        for (int lane = 0; lane < kWidth; ++lane) x[lane] = std::uint64_t(offset(lane));
         return x;
     }
 };

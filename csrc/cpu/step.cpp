@@ -50,6 +50,8 @@ void sweep(std::int64_t n, int threads, Extent extent, Visit visit, Total total)
         Sums all;
         for (; at < chunks.size() && chunks[at].piece == piece; ++at) {
             for (int m = 0; m < kMoments; ++m) all.moments[m] += sums[at].moments[m];
+            all.kinetic += sums[at].kinetic;
+            all.updated += sums[at].updated;
             all.nonfinite += sums[at].nonfinite;
         }
         total(piece, all);
@@ -60,18 +62,45 @@ struct Extent {
     std::int64_t first, numel;
 };
 
-std::int64_t item_size(DType dtype) { return dtype == DType::float32 ? 4 : 8; }
+// Bytes of an element as it is stored, and as it is computed with.
+std::int64_t item_size(DType dtype) {
+    return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+std::int64_t real_size(DType dtype) { return dtype == DType::float64 ? 8 : 4; }
 
 // Address of an element, null staying null.
 void* at(std::uint64_t base, std::int64_t bytes) {
     return base ? reinterpret_cast<void*>(base + static_cast<std::uint64_t>(bytes)) : nullptr;
 }
 
+// What moves a chain's thermostat (Ding et al. 2014): how much its kinetic energy exceeds that of
+// equilibrium. Momenta have variance lr there, each group its own.
+struct Kinetic {
+    double energy = 0, lr = 0;
+    std::int64_t n = 0;
+
+    void add(const Sums& sums, double group_lr) {
+        if (group_lr == 0) return;
+        energy += sums.kinetic / group_lr;
+        lr += group_lr * static_cast<double>(sums.updated);
+        n += sums.updated;
+    }
+    double excess() const {
+        const auto count = static_cast<double>(n);
+        return n == 0 ? 0 : lr / count * (energy / count - 1);
+    }
+};
+
 }  // namespace
 
 std::int64_t step(const Step& s) {
     std::int64_t nonfinite = 0;
+    std::vector<Kinetic> kinetic(static_cast<std::size_t>(s.n_chains));
     const cpu::Kernels& kernels = *cpu::isa().kernels;
+    const auto setting_of = [&](std::int64_t piece) -> const Setting& {
+        return s
+            .settings[s.segments[piece % s.n_segments].group * s.n_chains + piece / s.n_segments];
+    };
     sweep(
         s.n_chains * s.n_segments, s.threads,
         [&](std::int64_t piece) {
@@ -83,30 +112,35 @@ std::int64_t step(const Step& s) {
             const std::int64_t k = c.piece / s.n_segments;
             const Segment& segment = s.segments[c.piece % s.n_segments];
             const Chain& chain = s.chains[k];
-            const std::int64_t size = item_size(segment.dtype);
-            const auto element = [&](std::int64_t stride) { return k * stride + c.offset; };
-            void* w = at(segment.w, element(segment.w_stride) * size);
+            const std::int64_t stored = item_size(segment.dtype), real = real_size(segment.dtype);
+            const std::int64_t own = k * segment.w_stride + c.offset;
+            const bool master = segment.dtype == DType::float16;  // a residual in full
             const Run run{
-                w,
-                w,
-                at(segment.grad, element(segment.grad_stride) * size),
-                at(segment.w0, element(segment.w0_stride) * size),
-                static_cast<std::uint8_t*>(at(segment.mask, element(segment.mask_stride))),
+                {at(segment.w, own * stored), at(segment.grad, own * stored),
+                 at(segment.w0, (k * segment.w0_stride + c.offset) * stored),
+                 at(segment.momentum, own * real), at(segment.square_avg, own * real),
+                 at(segment.residual, own * (master ? 4 : 2))},
+                static_cast<std::uint8_t*>(at(segment.mask, k * segment.mask_stride + c.offset)),
                 c.first,
                 c.numel};
-            kernels.sgld(segment.dtype, run, s.settings[segment.group * s.n_chains + k],
-                         noise::address(chain.key, static_cast<std::uint32_t>(chain.step),
-                                        noise::Stream::proposal,
-                                        static_cast<std::uint32_t>(segment.param)),
+            kernels.step(s.rule, segment.dtype, run, setting_of(c.piece),
+                         Walker{chain.step - segment.born, chain.thermostat},
+                         cpu::Source{chain.key, static_cast<std::uint32_t>(chain.step),
+                                     static_cast<std::uint32_t>(segment.param)},
                          s.moments != nullptr, sums);
         },
         [&](std::int64_t piece, const Sums& sums) {
             s.nonfinite[piece] = sums.nonfinite;
             nonfinite += sums.nonfinite;
+            kinetic[static_cast<std::size_t>(piece / s.n_segments)].add(sums, setting_of(piece).lr);
             if (s.moments)
                 for (int m = 0; m < kMoments; ++m)
                     s.moments[piece * kMoments + m] = sums.moments[m];
         });
+    if (s.rule == Rule::sgnht)
+        for (std::int64_t k = 0; k < s.n_chains; ++k)
+            if (s.chains[k].active)
+                s.chains[k].thermostat += kinetic[static_cast<std::size_t>(k)].excess();
     return nonfinite;
 }
 
@@ -114,12 +148,12 @@ void standard_normal(DType dtype, void* out, std::int64_t numel, std::int64_t fi
                      std::uint64_t key, std::uint32_t step, std::uint32_t param, int threads) {
     const cpu::Kernels& kernels = *cpu::isa().kernels;
     const std::int64_t size = item_size(dtype);
-    const noise::Address address = noise::address(key, step, noise::Stream::proposal, param);
+    const cpu::Source source{key, step, param};
     sweep(
         1, threads, [&](std::int64_t) { return Extent{first, numel}; },
         [&](const Chunk& c, Sums&) {
             auto* piece = static_cast<unsigned char*>(out) + c.offset * size;
-            kernels.normal(dtype, Run{piece, {}, {}, {}, {}, c.first, c.numel}, address);
+            kernels.normal(dtype, Run{{piece}, nullptr, c.first, c.numel}, source);
         },
         [](std::int64_t, const Sums&) {});
 }
@@ -134,11 +168,8 @@ double localization_penalty(DType dtype, const Pair* pairs, std::int64_t n, doub
         [&](const Chunk& c, Sums& sums) {
             const Pair& pair = pairs[c.piece];
             const std::int64_t bytes = c.offset * size;
-            const Run run{at(pair.out, bytes),
-                          at(pair.w, bytes),
-                          {},
-                          at(pair.w0, bytes),
-                          {},
+            const Run run{{nullptr, at(pair.w, bytes), at(pair.w0, bytes), at(pair.out, bytes)},
+                          nullptr,
                           c.first,
                           c.numel};
             kernels.penalty(dtype, run, strength, sums);

@@ -1,21 +1,28 @@
 """Fused samplers and local learning coefficients for PyTorch models."""
 
 from fastllc._core import VERSION as __version__
-from fastllc.errors import DivergenceError, DivergenceWarning
+from fastllc.errors import DivergenceError, DivergenceWarning, PrecisionWarning
 from fastllc.estimators.llc import LLCEstimator, default_nbeta
 from fastllc.info import build_info
 from fastllc.noise import standard_normal
 from fastllc.penalty import localization_penalty, localization_penalty_and_grad
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.momentum import SGHMC, SGNHT
+from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sgld import SGLD
 from fastllc.seeds import chain_key
 
 __all__ = [
+    "SGHMC",
     "SGLD",
+    "SGNHT",
+    "AdamSGLD",
     "DivergenceError",
     "DivergenceWarning",
     "LLCEstimator",
     "Metrics",
+    "PrecisionWarning",
+    "RMSpropSGLD",
     "__version__",
     "build_info",
     "chain_key",

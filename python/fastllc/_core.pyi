@@ -16,10 +16,20 @@ VERSION: str
 class DType(IntEnum):
     float32 = 0
     float64 = 1
+    bfloat16 = 2
+    float16 = 3
+
+class Rule(IntEnum):
+    sgld = 0
+    rmsprop = 1
+    adam = 2
+    sghmc = 3
+    sgnht = 4
 
 class StepTables:
     def __init__(
         self,
+        rule: Rule,
         segments: NDArray[np.void],
         chains: NDArray[np.void],
         settings: NDArray[np.void],

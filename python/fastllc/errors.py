@@ -1,6 +1,6 @@
 """What goes wrong with chains: one warning and one error."""
 
-__all__ = ["DivergenceError", "DivergenceWarning"]
+__all__ = ["DivergenceError", "DivergenceWarning", "PrecisionWarning"]
 
 
 class DivergenceWarning(RuntimeWarning):
@@ -9,6 +9,16 @@ class DivergenceWarning(RuntimeWarning):
     Examples
     --------
     >>> issubclass(DivergenceWarning, RuntimeWarning)
+    True
+    """
+
+
+class PrecisionWarning(RuntimeWarning):
+    """Rounding to the weights' precision is not small beside the noise of a step.
+
+    Examples
+    --------
+    >>> issubclass(PrecisionWarning, RuntimeWarning)
     True
     """
 

@@ -21,7 +21,7 @@ __all__ = [
     "short",
 ]
 
-FLOATS = (torch.float32, torch.float64)
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_tensor(name: str, tensor: Tensor) -> None:
@@ -31,12 +31,14 @@ def check_tensor(name: str, tensor: Tensor) -> None:
     --------
     >>> check_tensor("params[0]", torch.zeros(3, dtype=torch.int32))
     Traceback (most recent call last):
-    TypeError: params[0] must be float32 or float64, got int32
+    TypeError: params[0] must be one of float32, float64, bfloat16, float16, got int32
     """
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be dense (torch.strided), got {tensor.layout}")
     if tensor.dtype not in FLOATS:
-        raise TypeError(f"{name} must be float32 or float64, got {short(tensor.dtype)}")
+        raise TypeError(
+            f"{name} must be one of {', '.join(map(short, FLOATS))}, got {short(tensor.dtype)}"
+        )
     if tensor.device.type == "meta":
         raise TypeError(f"{name} must have storage, got a meta tensor")
     if tensor.is_conj() or tensor.is_neg():
@@ -48,8 +50,8 @@ def check_tensor(name: str, tensor: Tensor) -> None:
         )
 
 
-def check_like(name: str, tensor: Tensor, model: Tensor) -> None:
-    """Raise unless `tensor` can stand beside the parameter `model`.
+def check_like(name: str, tensor: Tensor, model: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raise unless `tensor` can stand beside the parameter `model`, in its dtype or the given one.
 
     Examples
     --------
@@ -59,8 +61,9 @@ def check_like(name: str, tensor: Tensor, model: Tensor) -> None:
     """
     if tensor.layout != torch.strided:
         raise RuntimeError(f"{name} must be dense (torch.strided), got {tensor.layout}")
-    if tensor.dtype != model.dtype:
-        raise TypeError(f"{name} must be {short(model.dtype)}, got {short(tensor.dtype)}")
+    dtype = model.dtype if dtype is None else dtype
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} must be {short(dtype)}, got {short(tensor.dtype)}")
     if tensor.device != model.device:
         raise ValueError(f"{name} must be on {model.device}, got {tensor.device}")
     if tensor.shape != model.shape:

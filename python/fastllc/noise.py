@@ -68,7 +68,7 @@ def standard_normal(
     True
     """
     dtype = torch.float32 if dtype is None else dtype
-    if dtype not in kernels.DTYPES:
+    if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     seed = check_int("seed", seed, 64)
     step = check_int("step", step, 32)

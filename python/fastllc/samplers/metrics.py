@@ -12,28 +12,34 @@ from torch import Tensor
 
 from fastllc.kernels import Setting
 
-__all__ = ["Metrics", "metrics_from_moments"]
+__all__ = ["Metrics", "Part", "metrics_of"]
 
 
 class Metrics(NamedTuple):
-    """Components of the last step, over all parameters; each a 0-d float64 tensor.
+    """Components of the last step; each a 0-d float64 tensor, the last one int64.
 
-    Norms are L2 norms of the components as applied to the weights; with eps = lr,
-    b = nbeta, gamma = localization, lambda = weight_decay and sigma = noise_level:
+    All are sums over the elements that are updated. With b = nbeta, gamma = localization and
+    lambda = weight_decay, G the preconditioner (1 without), and s and r the sampler's factors of
+    drift and noise (eps/2 and sqrt(eps) sigma with eps = lr, except for `SGHMC` and `SGNHT`):
 
     Attributes
     ----------
-    scaled_grad : ||eps/2 b grad||, preconditioned where the sampler preconditions
-    unscaled_grad : ||eps/2 b grad||
-    localization : ||eps/2 gamma (w - w0)||
-    weight_decay : ||eps/2 lambda w||
-    noise : ||sqrt(eps) sigma z||
-    distance : ||w - w0|| before the step
+    scaled_grad : ||s G b grad||; for `AdamSGLD` with the mean gradient
+    unscaled_grad : ||s b grad||
+    localization : ||s G gamma (w - w0)||
+    weight_decay : ||s G lambda w||
+    noise : ||r sqrt(G) z||
+    distance : ||w - w0||, before the step
     dot_grad_prior : <scaled_grad, localization + weight_decay>
     dot_grad_noise : <scaled_grad, noise>
     dot_prior_noise : <localization + weight_decay, noise>
+    weight_norm : ||w||, before the step
+    virial : <w - w0, b grad>; its mean over the posterior of exp(-b L) with a homogeneous L of
+        degree k is k lambda_LLC
+    nonfinite : number of weights that are NaN or infinite after the step
 
-    The step is ``w += -(scaled_grad + localization + weight_decay) + noise``.
+    Without momentum the step is ``w += -(scaled_grad + localization + weight_decay) + noise``;
+    with momentum, that is what is added to the momentum, and it is counted where it is added.
 
     Examples
     --------
@@ -50,30 +56,51 @@ class Metrics(NamedTuple):
     dot_grad_prior: Tensor
     dot_grad_noise: Tensor
     dot_prior_noise: Tensor
+    weight_norm: Tensor
+    virial: Tensor
+    nonfinite: Tensor
 
 
-def metrics_from_moments(parts: Iterable[tuple[Tensor | NDArray[np.float64], Setting]]) -> Metrics:
-    """Put together the moments of tensors and the settings under which they were summed.
+class Part(NamedTuple):
+    """What a step summed over one tensor.
 
-    Parameters
+    Attributes
     ----------
-    parts : iterable of (Tensor or array, Setting)
-        Moments of shape [9], in the order of ``_core.MOMENTS``.
+    moments : Tensor or array of float64, shape [13], in the order of ``_core.MOMENTS``
+    nonfinite : number of weights that are NaN or infinite
+    setting : the settings under which it was summed
+    drift, noise : the factors s and r of `Metrics`
+    """
+
+    moments: Tensor | NDArray[np.float64]
+    nonfinite: int
+    setting: Setting
+    drift: float
+    noise: float
+
+
+def metrics_of(parts: Iterable[Part]) -> Metrics:
+    """Put together what was summed over tensors.
 
     Examples
     --------
-    >>> setting = Setting(2.0, 1.0, 0.0, 0.0, 0.0, float("inf"))
-    >>> metrics_from_moments([(torch.tensor([9.0] + [0.0] * 8), setting)]).scaled_grad
+    >>> moments = torch.tensor([9.0] + [0.0] * 8 + [9.0] + [0.0] * 3)
+    >>> metrics_of([Part(moments, 0, Setting(2.0), drift=1.0, noise=0.0)]).scaled_grad
     tensor(3., dtype=torch.float64)
     """
-    squares = np.zeros(6)
-    dots = np.zeros(3)
-    for moments, s in parts:
-        gg, dd, zz, gd, gz, dz, ww, gw, wz = moments.tolist()
-        half = 0.5 * s.lr
-        g, d, w = half * s.nbeta, half * s.localization, half * s.weight_decay
-        z = s.lr**0.5 * s.noise_level
-        grad = g * g * gg
-        squares += [grad, grad, d * d * dd, w * w * ww, z * z * zz, dd]
-        dots += [g * (d * gd + w * gw), g * z * gz, z * (d * dz + w * wz)]
-    return Metrics(*torch.from_numpy(np.concatenate([np.sqrt(squares), dots])))
+    squares, others, count = np.zeros(7), np.zeros(4), 0
+    for moments, nonfinite, setting, drift, z in parts:
+        aa, pp, nn, ap, an, pn, ww, ac, cn, gg, dd, gd, cc = moments.tolist()
+        g, d = drift * setting.nbeta, drift * setting.localization
+        w = drift * setting.weight_decay
+        squares += [g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww]
+        others += [
+            g * (d * ap + w * ac),
+            g * z * an,
+            z * (d * pn + w * cn),
+            setting.nbeta * gd,
+        ]
+        count += nonfinite
+    norms, dots = np.sqrt(squares), others
+    values = torch.from_numpy(np.concatenate([norms[:6], dots[:3], norms[6:], dots[3:]]))
+    return Metrics._make([*values, torch.tensor(count)])

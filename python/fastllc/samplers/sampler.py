@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterable
-from operator import is_, itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,29 +21,24 @@ from torch.optim.optimizer import (
 )
 
 from fastllc import _core, kernels, memory, reference
-from fastllc.checks import check_int, check_number
+from fastllc.checks import check_int
 from fastllc.errors import DivergenceWarning
-from fastllc.kernels import Segments, Setting
-from fastllc.samplers.metrics import Metrics, metrics_from_moments
+from fastllc.kernels import Member, Segments, Setting
+from fastllc.samplers.metrics import Metrics, Part, metrics_of
+from fastllc.samplers.readings import Readings
+from fastllc.samplers.settings import COMMON, Common, common_setting, needs_anchor
+from fastllc.samplers.state import add_state, check_rounding, spread_masks, uncast
 from fastllc.seeds import draw_key
 
 __all__ = ["Sampler"]
 
 
-class _Member(NamedTuple):
-    """One parameter that takes part in a step."""
-
-    param: Tensor
-    w0: Tensor | None
-    id: int
-    group: int
-
-
 class _Summed(NamedTuple):
-    """What the last step summed, of which `get_metrics` makes what it returns."""
+    """What the last step summed, of which metrics are made when they are asked for."""
 
-    moments: Iterable[Tensor] | NDArray[np.float64]
-    members: list[_Member]
+    moments: NDArray[np.float64]  # [tensor][moment]
+    nonfinite: NDArray[np.int64]
+    members: list[Member]
     settings: list[Setting]
     saving: list[bool]
 
@@ -53,20 +46,40 @@ class _Summed(NamedTuple):
 class Sampler(Optimizer):
     """Base of the samplers: groups, anchors, seeds and the state that resumes bit for bit.
 
+    A sampler is a rule of csrc/rules.h, the names of its state tensors, and how the settings of a
+    group become a row of the table that native code reads.
+
     Each group holds, beside its settings, what the noise is addressed by: ``seed``, ``step``
     (steps taken), ``first_param`` (id of its first parameter) and ``noise_format``. ``seed`` and
-    ``step`` are the same in all groups. ``state[p]["w0"]`` is the anchor, kept where something
-    needs it. All of it travels in the state dict.
+    ``step`` are the same in all groups. ``state[p]`` has the anchor ``w0``, kept where something
+    needs it, the state of the rule, the ``residual`` of a low-precision weight, and the step in
+    which the parameter was ``born``. All of it travels in the state dict.
     """
 
-    _counted: tuple[int, int | None]  # step and seed as the last step left them in all groups
+    rule: ClassVar[_core.Rule]
+    state_names: ClassVar[tuple[str, ...]] = ()  # of the tensors that the rule keeps
+    shared_names: ClassVar[tuple[str, ...]] = ()  # of group keys with one value for all groups
 
-    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
+    _summed: _Summed | None
+
+    def __init__(self, params: ParamsT, own: dict[str, Any], common: Common) -> None:
         if isinstance(params, (set, frozenset)):
             raise TypeError("params must be in an order that does not change, got a set")
-        self._summed: _Summed | None = None
-        self._forget()
-        super().__init__(params, defaults)
+        unknown = sorted(set(common) - set(COMMON))
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected argument {unknown[0]!r}")
+        self._forget([*own, *COMMON])
+        super().__init__(params, {**own, **COMMON, **common})
+
+    @classmethod
+    def setting(cls, group: Mapping[str, Any]) -> Setting:
+        """Return the checked settings of a group."""
+        return common_setting(group)
+
+    @classmethod
+    def scales(cls, setting: Setting) -> tuple[float, float]:
+        """Return what multiplies drift and standard normal in a step."""
+        return 0.5 * setting.lr, setting.lr**0.5 * setting.noise_level
 
     @_disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -80,13 +93,12 @@ class Sampler(Optimizer):
         param_group = dict(param_group)  # what is filled in stays out of the caller's
         earlier = list(self.param_groups)
         if earlier:
-            shared = {"seed": earlier[0]["seed"], "step": earlier[0]["step"]}
-            for name, value in shared.items():
-                if param_group.get(name, value) != value:
+            for name in ("seed", "step", *self.shared_names):
+                value = earlier[0][name]
+                if param_group.setdefault(name, value) != value:
                     raise ValueError(
                         f"{name} must be that of the other groups, {value}, got {param_group[name]}"
                     )
-            param_group.update(shared)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -97,12 +109,11 @@ class Sampler(Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
-        self._forget()
+        self._forget(self.defaults)
 
     def _admit(self, group: dict[str, Any]) -> None:
         """Check a new group and anchor its parameters."""
-        setting = _setting(group)
-        _check(setting)
+        setting = self.setting(group)
         if group["seed"] is not None:
             group["seed"] = check_int("seed", group["seed"], 64)
         if not group["params"]:
@@ -111,14 +122,17 @@ class Sampler(Optimizer):
             raise ValueError(f"params must be at most {kernels.MAX_PARAMS} tensors")
         everything = [p for g in self.param_groups for p in g["params"]]
         for i, param in enumerate(group["params"]):
-            memory.check_tensor(f"params[{group['first_param'] + i}]", param)
+            name = f"params[{group['first_param'] + i}]"
+            memory.check_tensor(name, param)
             if param.device != everything[0].device:
                 raise ValueError(
-                    f"params[{group['first_param'] + i}] must be on {everything[0].device} like "
-                    f"params[0], got {param.device}"
+                    f"{name} must be on {everything[0].device} like params[0], got {param.device}"
                 )
+            if group["rounding"] == "stochastic":
+                check_rounding(name, param, setting)
         memory.check_disjoint(dict.fromkeys(everything))
-        if _needs_anchor(setting) or group["save_metrics"]:
+        group["mask"] = spread_masks(group)
+        if needs_anchor(setting) or group["save_metrics"]:
             for param in group["params"]:
                 anchor = param.detach().clone(memory_format=torch.contiguous_format)
                 self.state[param]["w0"] = anchor
@@ -183,33 +197,45 @@ class Sampler(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        step, seed = self._counters()
-        self._read_settings()
-        settings = self._settings
-        grads = self._bind()
+        groups, readings = self.param_groups, self._readings
+        step, seed = readings.counters(groups)
+        readings.read(groups)
+        settings, saving = readings.settings, readings.saving
+        grads = self._bind(step)
         if noise_generator is not None:
             key = draw_key(noise_generator)
         elif seed is None:
             key = seed = draw_key()
         else:
             key = seed
-        moments = any(self._saving)
-        counts: list[int] = []
-        rows: Iterable[Tensor] | NDArray[np.float64] = ()
+        moments = any(saving)
+        thermostat = groups[0].get("thermostat", 0.0)
+        self._summed = None
+        counts: NDArray[np.int64] | None = None
+        sums: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
         if self._segments is not None:
-            columns = [[setting] for setting in settings]
-            if not self._segments.step(columns, [key], [step], moments=moments):
-                counts = self._segments.sums.nonfinite[0].tolist()
-            rows = self._segments.sums.moments[0]
+            finite = self._segments.step(
+                [[setting] for setting in settings],
+                [key],
+                [step],
+                thermostats=[thermostat],
+                moments=moments,
+            )
+            sums = self._segments.sums.moments[0], self._segments.sums.nonfinite[0]
+            counts = None if finite else sums[1]
+            if "thermostat" in groups[0]:
+                thermostat = self._segments.thermostats[0]
         elif self._members:
-            counts, rows = self._reference_step(grads, settings, key, step, moments)
-        following = step + 1
-        for group in self.param_groups:
-            group["seed"], group["step"] = seed, following
-        self._counted = following, seed
-        self._summed = _Summed(rows, self._members, settings, self._saving) if moments else None
-        if any(counts):
-            self._flag(counts, step)
+            sums, thermostat = self._reference_step(grads, settings, key, step, thermostat)
+            counts = sums[1]
+        if moments and sums:
+            self._summed = _Summed(*sums, self._members, settings, saving)
+        readings.write(groups, step + 1, seed)
+        if "thermostat" in groups[0]:
+            for group in groups:
+                group["thermostat"] = thermostat
+        if counts is not None and counts.any():
+            self._flag(counts.tolist(), step)
         return loss
 
     def get_metrics(self) -> Metrics:
@@ -220,16 +246,33 @@ class Sampler(Optimizer):
         RuntimeError
             If no group has ``save_metrics``, or before the first step.
         """
+        return metrics_of(part for _, _, part in self._parts())
+
+    def iter_group_metrics(self) -> Iterator[Metrics]:
+        """Yield the `Metrics` of each group with ``save_metrics``; see `get_metrics`."""
+        parts = self._parts()
+        for index, group in enumerate(self.param_groups):
+            if group["save_metrics"]:
+                yield metrics_of(part for _, at, part in parts if at == index)
+
+    def iter_param_metrics(self) -> Iterator[tuple[Tensor, Metrics]]:
+        """Yield each parameter that moved, with its `Metrics`; see `get_metrics`."""
+        for param, _, part in self._parts():
+            yield param, metrics_of([part])
+
+    def _parts(self) -> list[tuple[Tensor, int, Part]]:
+        """Return each parameter, its group and what was summed over it in the last step."""
         if not any(group["save_metrics"] for group in self.param_groups):
             raise RuntimeError("get_metrics needs save_metrics=True")
-        if not self._summed or not self._summed.members:
+        if self._summed is None:
             raise RuntimeError("get_metrics needs a step with gradients first")
-        moments, members, settings, saving = self._summed
-        return metrics_from_moments(
-            (row, settings[member.group])
-            for row, member in zip(moments, members, strict=True)
-            if saving[member.group]
-        )
+        moments, nonfinite, members, settings, saving = self._summed
+        return [
+            (m.w, m.group, Part(row, int(count), setting, *self.scales(setting)))
+            for row, count, m in zip(moments, nonfinite, members, strict=True)
+            if saving[m.group]
+            for setting in [settings[m.group]]
+        ]
 
     @property
     def nonfinite_step(self) -> int | None:
@@ -251,132 +294,125 @@ class Sampler(Optimizer):
                     f"noise_format must be {_core.NOISE_FORMAT}, that of this version, "
                     f"got {group.get('noise_format')}"
                 )
-        super().load_state_dict(state_dict)
+        loaded: list[dict[str, Any]] = []
+        # After the hooks that others have registered, which may change what is loaded.
+        with self.register_load_state_dict_pre_hook(lambda _, given: loaded.append(given)):
+            super().load_state_dict(state_dict)
+        uncast(self.state, self.param_groups, loaded[0])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore from a pickle or a state dict."""
+        """Restore from a pickle or a state dict, one of an earlier version too."""
         super().__setstate__(state)
-        self._summed = None
-        self._forget()
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        self._forget(self.defaults)
 
-    def _forget(self) -> None:
+    def _forget(self, names: Iterable[str]) -> None:
         """Derive everything that is cached from the groups anew."""
-        self._counted = -1, None  # no group's
-        self._constants: list[tuple[Any, ...]] = []
-        self._settings: list[Setting] = []
-        self._saving: list[bool] = []
+        settings = [name for name in names if name not in ("mask", "seed", "thermostat")]
+        self._readings = Readings(settings, self.setting, self._check_anchors)
+        self._summed = None
         self._forget_plan()
 
     def _forget_plan(self) -> None:
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._identity: list[int] = []
         self._segments: Segments | None = None
 
-    def _counters(self) -> tuple[int, int | None]:
-        """Return step and seed, which must be those of every group."""
-        step, seed = self._counted
-        for group in self.param_groups:
-            if group["step"] is not step or group["seed"] is not seed:
-                step, seed = self._check_counters()
-                break
-        if step > kernels.MAX_STEP:
-            raise OverflowError(f"step must be below 2**32, got {step}")
-        return step, seed
+    def _check_anchors(self, group: Mapping[str, Any], setting: Setting, saving: bool) -> None:
+        if (needs_anchor(setting) or saving) and not all(
+            "w0" in self.state[param] for param in group["params"]
+        ):
+            raise ValueError(
+                "localization, bounding_box_size and save_metrics need an anchor, which is only "
+                "kept if one of them was set when the group was added"
+            )
 
-    def _check_counters(self) -> tuple[int, int | None]:
-        first = self.param_groups[0]
-        for name, bits in (("step", 33), ("seed", 64)):
-            if first[name] is not None or name == "step":
-                check_int(name, first[name], bits)
-            for group in self.param_groups[1:]:
-                if group[name] != first[name]:
-                    raise ValueError(
-                        f"{name} must be the same in all groups, got {first[name]} and "
-                        f"{group[name]}"
-                    )
-        return first["step"], first["seed"]
-
-    def _read_settings(self) -> None:
-        """Read the settings of the groups; what has changed since the last step is checked."""
-        groups = self.param_groups
-        if self._same_values():
-            return
-        settings = [_setting(group) for group in groups]
-        saving = [bool(group["save_metrics"]) for group in groups]
-        if settings != self._settings or saving != self._saving:
-            for group, setting, save_metrics in zip(groups, settings, saving, strict=True):
-                _check(setting)
-                if (_needs_anchor(setting) or save_metrics) and not all(
-                    "w0" in self.state[param] for param in group["params"]
-                ):
-                    raise ValueError(
-                        "localization, bounding_box_size and save_metrics need an anchor, which "
-                        "is only kept if one of them was set when the group was added"
-                    )
-            self._settings, self._saving = settings, saving
-        values = [_values(group) for group in groups]
-        # The same objects have the same values only if they cannot change, as a tensor can.
-        constant = all(type(value) in _CONSTANT for row in values for value in row)
-        self._constants = values if constant else []
-
-    def _same_values(self) -> bool:
-        """Whether the groups hold the very objects that were read last.
-
-        Objects, since a tensor may equal a float that it does not round to.
-        """
-        if len(self.param_groups) != len(self._constants):
-            return False
-        for row, group in enumerate(self.param_groups):
-            if not all(map(is_, _values(group), self._constants[row])):
-                return False
-        return True
-
-    def _bind(self) -> list[Tensor]:
+    def _bind(self, step: int) -> list[Tensor]:
         """Collect the gradients and check all tensors; return the gradients."""
         params: list[Tensor] = []
         grads: list[Tensor] = []
+        masks: list[int] = []
         for group in self.param_groups:
+            masks.append(id(group["mask"]))
             for param in group["params"]:
                 if (grad := param.grad) is not None:
                     params.append(param)
                     grads.append(grad)
         state = self.state
         anchors = [s.get("w0") for s in state.values() if isinstance(s, dict)]
-        identity = [*map(id, params), *map(id, state), *map(id, anchors)]
+        identity = [*map(id, params), *map(id, state), *map(id, anchors), *masks]
         if identity != self._identity:
             self._forget_plan()
-            members = [
-                _Member(param, state[param].get("w0"), group["first_param"] + i, index)
-                for index, group in enumerate(self.param_groups)
-                for i, param in enumerate(group["params"])
-                if param.grad is not None
+            members = self._plan(step)
+            if members and kernels.has_kernel(members[0].w):
+                self._segments = Segments(members, self.rule)
+            self._members = members
+            self._identity = [
+                *map(id, params),
+                *map(id, state),
+                *(id(s.get("w0")) for s in state.values() if isinstance(s, dict)),
+                *masks,
             ]
-            if members and kernels.has_kernel(members[0].param):
-                self._segments = Segments(*zip(*members, strict=True))  # type: ignore[arg-type]
-            self._members, self._identity = members, identity
         if self._segments is not None:
             self._segments.bind(grads)
         else:
             for member, grad in zip(self._members, grads, strict=True):
-                memory.check_like(f"params[{member.id}].grad", grad, member.param)
+                memory.check_like(f"params[{member.id}].grad", grad, member.w)
         return grads
+
+    def _plan(self, step: int) -> list[Member]:
+        """Return the parameters that have gradients, with the state that steps need."""
+        members = []
+        for index, group in enumerate(self.param_groups):
+            masks = group["mask"] or [None] * len(group["params"])
+            for i, (param, mask) in enumerate(zip(group["params"], masks, strict=True)):
+                if param.grad is None:
+                    continue
+                state = self.state[param]
+                exact = group["rounding"] == "exact"
+                add_state(state, param, self.state_names, exact=exact)
+                born = state.setdefault("born", step)
+                tensors = {name: state[name] for name in self.state_names}
+                residual = state.get("residual") if exact else None
+                members.append(
+                    Member(
+                        param,
+                        id=group["first_param"] + i,
+                        group=index,
+                        w0=state.get("w0"),
+                        mask=mask,
+                        residual=residual,
+                        born=born,
+                        **tensors,
+                    )
+                )
+        return members
 
     @torch.no_grad()
     def _reference_step(
-        self, grads: list[Tensor], settings: list[Setting], key: int, step: int, moments: bool
-    ) -> tuple[list[int], list[Tensor]]:
-        """Take a step in plain PyTorch; return non-finite counts and moments of each member."""
-        following, rows = [], []
-        for (w, w0, param, group), grad in zip(self._members, grads, strict=True):
-            z = reference.standard_normal(
-                w.numel(), seed=key, step=step, param=param, dtype=w.dtype, device=w.device
-            ).view(w.shape)
-            following.append(reference.sgld_step(w, grad, w0, z, settings[group]))
-            if moments:
-                rows.append(reference.moments(w, grad, w0, z))
-        for member, w in zip(self._members, following, strict=True):
-            member.param.copy_(w)
-        return [int((~w.isfinite()).sum()) for w in following], rows
+        self, grads: list[Tensor], settings: list[Setting], key: int, step: int, thermostat: float
+    ) -> tuple[tuple[NDArray[np.float64], NDArray[np.int64]], float]:
+        """Take a step in plain PyTorch; return moments, non-finite counts and the thermostat."""
+        done = [
+            reference.advance(self.rule, m, grad, settings[m.group], key, step, thermostat)
+            for m, grad in zip(self._members, grads, strict=True)
+        ]
+        for member, after in zip(self._members, done, strict=True):
+            member.w.copy_(after.w)
+            for name in ("momentum", "square_avg", "residual"):
+                if (target := getattr(member, name)) is not None:
+                    target.copy_(getattr(after, name))
+        if self.rule == _core.Rule.sgnht:
+            thermostat += reference.thermostat_change(
+                [
+                    (settings[m.group].lr, a.kinetic, a.updated)
+                    for m, a in zip(self._members, done, strict=True)
+                ]
+            )
+        moments = np.stack([after.moments.numpy() for after in done])
+        return (moments, np.array([after.nonfinite for after in done])), thermostat
 
     def _flag(self, counts: list[int], step: int) -> None:
         """Tell of non-finite weights, once."""
@@ -385,7 +421,7 @@ class Sampler(Optimizer):
         for group in self.param_groups:
             group["nonfinite_step"] = step
         where = ", ".join(
-            f"params[{member.id}] ({count} of {member.param.numel()})"
+            f"params[{member.id}] ({count} of {member.w.numel()})"
             for member, count in zip(self._members, counts, strict=True)
             if count
         )
@@ -395,34 +431,6 @@ class Sampler(Optimizer):
             DivergenceWarning,
             stacklevel=4,
         )
-
-
-_values = itemgetter(*Setting._fields, "save_metrics")
-_CONSTANT = frozenset({float, int, bool, type(None)})
-
-
-def _needs_anchor(setting: Setting) -> bool:
-    return setting.localization > 0 or math.isfinite(setting.bounding_box_size)
-
-
-def _setting(group: dict[str, Any]) -> Setting:
-    box = group["bounding_box_size"]
-    return Setting(
-        check_number("lr", group["lr"]),
-        check_number("nbeta", group["nbeta"]),
-        check_number("localization", group["localization"]),
-        check_number("weight_decay", group["weight_decay"]),
-        check_number("noise_level", group["noise_level"]),
-        math.inf if box is None else check_number("bounding_box_size", box),
-    )
-
-
-def _check(setting: Setting) -> None:
-    for name, value in zip(Setting._fields[:-1], setting, strict=False):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be finite and >= 0, got {value}")
-    if not setting.bounding_box_size > 0:
-        raise ValueError(f"bounding_box_size must be None or > 0, got {setting.bounding_box_size}")
 
 
 _untraced_step = _disable_dynamo(Sampler.step)

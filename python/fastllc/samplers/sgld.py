@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
+from typing_extensions import Unpack
 
+from fastllc import _core
 from fastllc.samplers.sampler import Sampler
+from fastllc.samplers.settings import Common
 
 __all__ = ["SGLD"]
 
@@ -27,24 +30,12 @@ class SGLD(Sampler):
     Parameters
     ----------
     params : iterable of Tensor, of (name, Tensor), or of dict
-        Parameters, or groups of them; float32 or float64.
+        Parameters, or groups of them; float32, float64, bfloat16 or float16.
     lr : float or Tensor
         Step size epsilon >= 0.
-    noise_level : float
-        sigma >= 0; other than 1 the samples are not those of the posterior.
-    weight_decay : float
-        lambda >= 0.
-    localization : float
-        gamma >= 0.
-    nbeta : float
-        Inverse temperature n beta >= 0, which multiplies the gradient of the mean loss.
-    bounding_box_size : float, optional
-        Half the side of the box around w0, > 0.
-    save_metrics : bool
-        Whether each step also keeps what `get_metrics` returns.
-    seed : int, optional
-        Key of the noise, in [0, 2**64): all noise follows from it and the step. Without it the key
-        is drawn from torch's CPU generator at the first step.
+    **common
+        nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
+        save_metrics, seed: see `Common`.
 
     Raises
     ------
@@ -69,29 +60,9 @@ class SGLD(Sampler):
     tensor(True)
     """
 
+    rule = _core.Rule.sgld
+
     def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 0.01,
-        *,
-        noise_level: float = 1.0,
-        weight_decay: float = 0.0,
-        localization: float = 0.0,
-        nbeta: float = 1.0,
-        bounding_box_size: float | None = None,
-        save_metrics: bool = False,
-        seed: int | None = None,
+        self, params: ParamsT, lr: float | Tensor = 0.01, **common: Unpack[Common]
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "noise_level": noise_level,
-                "weight_decay": weight_decay,
-                "localization": localization,
-                "nbeta": nbeta,
-                "bounding_box_size": bounding_box_size,
-                "save_metrics": save_metrics,
-                "seed": seed,
-            },
-        )
+        super().__init__(params, {"lr": lr}, common)

@@ -1,20 +1,15 @@
-"""The same step in readable PyTorch.
-
-It is the oracle of the tests, and the fallback for devices without a kernel. On the CPU it gives
-the bits of the native code: the same operations in the same order, each rounded once.
-"""
+"""The noise of csrc/noise.h in readable PyTorch, bit for bit on the CPU."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastllc.kernels import Setting
+__all__ = ["STREAMS", "philox", "random_words", "root", "standard_normal"]
 
-__all__ = ["moments", "philox", "sgld_step", "standard_normal"]
+# csrc/noise.h
+STREAMS = {"proposal": 0, "rounding": 1, "momentum": 2}
 
 _LOW = 0xFFFFFFFF
 _hex = float.fromhex
@@ -108,6 +103,7 @@ def standard_normal(
     step: int = 0,
     param: int = 0,
     first: int = 0,
+    stream: str = "proposal",
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
@@ -121,7 +117,7 @@ def standard_normal(
     per_block = 4 if dtype == torch.float32 else 2
     start, stop = first // per_block, -(-(first + numel) // per_block)
     block = torch.arange(start, stop, device=device)
-    words = philox(seed, block, param << 40 | step)
+    words = philox(seed, block, param << 40 | STREAMS[stream] << 32 | step)
     if dtype == torch.float32:
         pairs = [(words[0], words[1]), (words[2], words[3])]
     else:
@@ -134,14 +130,44 @@ def standard_normal(
 def _box_muller(
     radius_word: Tensor, angle_word: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    radius = _sqrt(_minus_two_log(radius_word, dtype))
+    radius = root(_minus_two_log(radius_word, dtype))
     sine, cosine = _sincos_turn(angle_word, dtype)
     return radius * cosine, radius * sine
 
 
-def _sqrt(x: Tensor) -> Tensor:
+def random_words(
+    numel: int,
+    *,
+    seed: int,
+    step: int,
+    param: int,
+    first: int = 0,
+    stream: str = "rounding",
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return one 32-bit random word for each element, as int64.
+
+    Examples
+    --------
+    >>> random_words(1, seed=0, step=0, param=0, stream="proposal")
+    tensor([1713891541])
+    """
+    start, stop = first // 4, -(-(first + numel) // 4)
+    block = torch.arange(start, stop, device=device)
+    words = philox(seed, block, param << 40 | STREAMS[stream] << 32 | step)
+    return torch.stack(words, -1).flatten()[first - 4 * start : first - 4 * start + numel]
+
+
+def root(x: Tensor) -> Tensor:
+    """Return the square root, correctly rounded.
+
+    Examples
+    --------
+    >>> root(torch.tensor(2.25))
+    tensor(1.5000)
+    """
     # torch's square root of long CPU vectors is not correctly rounded (17 % are an ulp off).
-    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
+    return torch.from_numpy(np.asarray(np.sqrt(x.numpy()))) if x.device.type == "cpu" else x.sqrt()
 
 
 def _horner(coefficients: list[float], x: Tensor) -> Tensor:
@@ -183,46 +209,3 @@ def _sincos_turn(word: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         torch.where(quarter >= 2, -sine, sine),
         torch.where((quarter == 1) | (quarter == 2), -cosine, cosine),
     )
-
-
-def sgld_step(
-    w: Tensor, grad: Tensor, w0: Tensor | None, noise: Tensor, setting: Setting
-) -> Tensor:
-    """Return the weights after one SGLD step with the given standard normal noise.
-
-    ``w - lr/2 (nbeta grad + localization (w - w0) + weight_decay w) + sqrt(lr) noise_level z``,
-    clamped to w0 +- bounding_box_size where that is finite; NaN stays NaN.
-
-    Examples
-    --------
-    >>> setting = Setting(0.1, 1.0, 0.0, 0.0, 1.0, float("inf"))
-    >>> sgld_step(torch.zeros(1), torch.ones(1), None, torch.zeros(1), setting)
-    tensor([-0.0500])
-    """
-    half = 0.5 * setting.lr
-    drift = grad * (half * setting.nbeta)
-    if w0 is not None and setting.localization:
-        drift = drift + (w - w0) * (half * setting.localization)
-    if setting.weight_decay:
-        drift = drift + w * (half * setting.weight_decay)
-    following = (w - drift) + noise * (math.sqrt(setting.lr) * setting.noise_level)
-    if w0 is not None and math.isfinite(setting.bounding_box_size):
-        low, high = w0 - setting.bounding_box_size, w0 + setting.bounding_box_size
-        following = torch.where(following < low, low, following)
-        following = torch.where(following > high, high, following)
-    return following
-
-
-def moments(w: Tensor, grad: Tensor, w0: Tensor | None, noise: Tensor) -> Tensor:
-    """Return the nine inner products of ``_core.MOMENTS`` in float64, shape [9].
-
-    Examples
-    --------
-    >>> moments(torch.ones(2), torch.ones(2), torch.zeros(2), torch.zeros(2))[:2]
-    tensor([2., 2.], dtype=torch.float64)
-    """
-    w64, g = w.double().flatten(), grad.double().flatten()
-    d = torch.zeros_like(w64) if w0 is None else (w - w0).double().flatten()
-    z = noise.double().flatten()
-    pairs = [(g, g), (d, d), (z, z), (g, d), (g, z), (d, z), (w64, w64), (g, w64), (w64, z)]
-    return torch.stack([torch.dot(a, b) for a, b in pairs])

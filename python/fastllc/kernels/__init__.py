@@ -1,0 +1,18 @@
+"""The only door to native code: tensors are checked here and packed into its tables."""
+
+from fastllc.kernels.functions import has_kernel, localization_penalty, standard_normal
+from fastllc.kernels.segments import Segments
+from fastllc.kernels.tables import MAX_PARAMS, MAX_STEP, Member, Setting, StepSums, real_dtype
+
+__all__ = [
+    "MAX_PARAMS",
+    "MAX_STEP",
+    "Member",
+    "Segments",
+    "Setting",
+    "StepSums",
+    "has_kernel",
+    "localization_penalty",
+    "real_dtype",
+    "standard_normal",
+]

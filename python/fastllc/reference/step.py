@@ -1,0 +1,248 @@
+"""One step of one tensor, whatever the rule; see csrc/rules.h for the equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from fastllc._core import Rule
+from fastllc.kernels import Member, Setting, real_dtype
+from fastllc.reference.noise import random_words, root, standard_normal
+from fastllc.reference.precision import read, write, write_at_random
+
+__all__ = ["Advance", "advance", "thermostat_change"]
+
+
+class Advance(NamedTuple):
+    """What a step makes of a tensor; nothing has been written.
+
+    Attributes
+    ----------
+    w, momentum, square_avg, residual : as `Member` has them, or None
+    moments : float64, shape [13], in the order of ``_core.MOMENTS``
+    kinetic : sum of the squares of the momentum
+    updated, nonfinite : number of elements
+    """
+
+    w: Tensor
+    momentum: Tensor | None
+    square_avg: Tensor | None
+    residual: Tensor | None
+    moments: Tensor
+    kinetic: float
+    updated: int
+    nonfinite: int
+
+
+class _Address(TypedDict):
+    seed: int
+    step: int
+    param: int
+    first: int
+
+
+class _Moved(NamedTuple):
+    """What a rule returns: the following weights and state, and the components of the step."""
+
+    w: Tensor
+    momentum: Tensor | None
+    square_avg: Tensor | None
+    a: Tensor
+    p: Tensor
+    c: Tensor
+    n: Tensor
+
+
+def advance(
+    rule: Rule,
+    member: Member,
+    grad: Tensor,
+    setting: Setting,
+    key: int,
+    step: int,
+    thermostat: float = 0.0,
+    noise: Tensor | None = None,
+) -> Advance:
+    """Return what one step makes of a tensor, with the given standard normals or its own.
+
+    Examples
+    --------
+    >>> w = torch.zeros(1)
+    >>> advance(Rule.sgld, Member(w, id=0), torch.ones(1), Setting(0.1, noise_level=0.0), 0, 0).w
+    tensor([-0.0500])
+    """
+    dtype, real = member.w.dtype, real_dtype(member.w.dtype)
+    w, g = read(member.w, member.residual), grad.to(real)
+    w0 = None if member.w0 is None else member.w0.to(real)
+    d = torch.zeros_like(w) if w0 is None else w - w0
+    address = _Address(seed=key, step=step, param=member.id, first=member.first)
+
+    def normal(stream: str) -> Tensor:
+        z = standard_normal(w.numel(), **address, stream=stream, dtype=real, device=w.device)
+        return z.view(w.shape)
+
+    if noise is None:
+        noise = normal("proposal") if setting.noise_level > 0 and setting.lr > 0 else w * 0
+    z = noise
+    age = step - member.born
+    momentum, square_avg = member.momentum, member.square_avg
+    if age == 0 and momentum is not None:
+        spread = _spread(rule, setting)
+        momentum = normal("momentum") * spread if spread else torch.zeros_like(momentum)
+    if age == 0 and square_avg is not None:
+        square_avg = torch.full_like(square_avg, setting.start)
+
+    if rule == Rule.sgld:
+        after = _langevin(setting, w, g, d, z)
+    elif rule in (Rule.sghmc, Rule.sgnht):
+        after = _with_momentum(rule, setting, thermostat, w, g, d, z, momentum)
+    else:
+        after = _preconditioned(rule, setting, age, w, g, d, z, momentum, square_avg)
+    following, momentum_after, square_avg_after = after[:3]
+
+    if w0 is not None and math.isfinite(setting.bounding_box_size):
+        low, high = w0 - setting.bounding_box_size, w0 + setting.bounding_box_size
+        if rule in (Rule.sghmc, Rule.sgnht) and momentum_after is not None:
+            outside = (following < low) | (following > high)
+            momentum_after = torch.where(outside, -momentum_after, momentum_after)
+        following = torch.where(following < low, low, following)
+        following = torch.where(following > high, high, following)
+
+    on = torch.ones_like(w, dtype=torch.bool) if member.mask is None else member.mask
+    following = torch.where(on, following, w)
+    if momentum is not None and momentum_after is not None:
+        momentum_after = torch.where(on, momentum_after, momentum)
+    if square_avg is not None and square_avg_after is not None:
+        square_avg_after = torch.where(on, square_avg_after, square_avg)
+    residual = None
+    if dtype == real:
+        stored = following
+    elif member.residual is not None:
+        stored, residual = write(following, dtype)
+    else:
+        words = random_words(w.numel(), **address, device=w.device).view(w.shape)
+        stored = write_at_random(following, dtype, words)
+    stored = torch.where(on, stored, member.w)
+    return Advance(
+        stored,
+        momentum_after,
+        square_avg_after,
+        residual,
+        _moments(on, w, g, d, *after[3:]),
+        0.0 if momentum_after is None else float((momentum_after[on].double() ** 2).sum()),
+        int(on.sum()),
+        int((~stored[on].isfinite()).sum()),
+    )
+
+
+def thermostat_change(parts: Iterable[tuple[float, float, int]]) -> float:
+    """Return what a step adds to a chain's thermostat, from (lr, kinetic, updated) of its tensors.
+
+    Examples
+    --------
+    >>> round(thermostat_change([(0.1, 3.0, 10)]), 6)
+    0.2
+    """
+    moving = [part for part in parts if part[0] > 0]
+    n = sum(updated for _, _, updated in moving)
+    if n == 0:
+        return 0.0
+    energy = sum(kinetic / lr for lr, kinetic, _ in moving) / n
+    return sum(lr * updated for lr, _, updated in moving) / n * (energy - 1)
+
+
+def _drift(setting: Setting, scale: float, g: Tensor, d: Tensor, w: Tensor) -> Tensor:
+    drift = g * (scale * setting.nbeta)
+    if setting.localization:
+        drift = drift + d * (scale * setting.localization)
+    if setting.weight_decay:
+        drift = drift + w * (scale * setting.weight_decay)
+    return drift
+
+
+def _langevin(setting: Setting, w: Tensor, g: Tensor, d: Tensor, z: Tensor) -> _Moved:
+    drift = _drift(setting, 0.5 * setting.lr, g, d, w)
+    following = (w - drift) + z * (math.sqrt(setting.lr) * setting.noise_level)
+    return _Moved(following, None, None, g, d, w, z)
+
+
+def _preconditioned(
+    rule: Rule,
+    setting: Setting,
+    age: int,
+    w: Tensor,
+    g: Tensor,
+    d: Tensor,
+    z: Tensor,
+    m: Tensor | None,
+    v: Tensor | None,
+) -> _Moved:
+    assert v is not None
+    adapting = age < setting.adapt_steps
+    updates = age + 1 if adapting else int(setting.adapt_steps)
+    if adapting:
+        v = v * setting.alpha + (g * g) * (1 - setting.alpha)
+    correction = _bias_correction(setting.alpha, updates) if setting.corrected else 1.0
+    precondition = 1 / (root(v * correction) + setting.eps)
+    square_root = root(precondition)
+    toward = g
+    if rule == Rule.adam:
+        assert m is not None
+        m = m * setting.beta + g * (1 - setting.beta)
+        toward = m * _bias_correction(setting.beta, age + 1)
+    drift = _drift(setting, 0.5 * setting.lr, toward, d, w)
+    n = square_root * z
+    following = (w - precondition * drift) + n * (math.sqrt(setting.lr) * setting.noise_level)
+    return _Moved(following, m, v, precondition * toward, precondition * d, precondition * w, n)
+
+
+def _with_momentum(
+    rule: Rule,
+    setting: Setting,
+    thermostat: float,
+    w: Tensor,
+    g: Tensor,
+    d: Tensor,
+    z: Tensor,
+    m: Tensor | None,
+) -> _Moved:
+    assert m is not None
+    heated = rule == Rule.sgnht
+    friction = thermostat if heated else setting.friction
+    drift = _drift(setting, setting.lr if heated else 0.5 * setting.lr, g, d, w)
+    injected = 2 * setting.friction * setting.lr if heated else setting.friction * setting.lr
+    m = (m * (1 - friction) - drift) + z * (math.sqrt(injected) * setting.noise_level)
+    return _Moved(w + m, m, None, g, d, w, z)
+
+
+def _spread(rule: Rule, setting: Setting) -> float:
+    """Return the standard deviation of a momentum at the start."""
+    if rule == Rule.adam:
+        return 0.0
+    scale = setting.lr if rule == Rule.sgnht else 0.5 * setting.lr
+    return math.sqrt(scale) * setting.noise_level
+
+
+def _bias_correction(decay: float, n: int) -> float:
+    if n == 0:
+        return 1.0
+    power, square = 1.0, decay
+    while n:
+        if n & 1:
+            power *= square
+        n >>= 1
+        square *= square
+    return 1 / (1 - power)
+
+
+def _moments(
+    on: Tensor, w: Tensor, g: Tensor, d: Tensor, a: Tensor, p: Tensor, c: Tensor, n: Tensor
+) -> Tensor:
+    w, g, d, a, p, c, n = (x[on].double() for x in (w, g, d, a, p, c, n))
+    pairs = [(a, a), (p, p), (n, n), (a, p), (a, n), (p, n), (w, w), (a, c), (c, n)]
+    pairs += [(g, g), (d, d), (g, d), (c, c)]
+    return torch.stack([torch.dot(x, y) for x, y in pairs]).cpu()
