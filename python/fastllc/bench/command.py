@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,6 +31,10 @@ TABLE: list[tuple[str, dict[str, str] | None]] = [
     ("many", None),
     ("small", None),
     ("tiny", None),
+    ("tiny-family", None),
+    ("rmsprop-one", None),
+    ("rmsprop-many", None),
+    ("family", {}),
     ("loop", None),
     ("memory", {}),
     ("growth", None),
@@ -72,9 +77,10 @@ def main(argv: Sequence[str] = ()) -> int:
         after = _other_seconds(), perf_counter()
         others = (after[0] - before[0]) / (after[1] - before[1])
         before = after
-        facts["cores_used_by_others"][part[0].part] = round(others, 2)
         warning = f"   ({others:.2f} cores were used by other processes)" if others > 0.05 else ""
-        print("", part[0].part + warning, *part, sep="\n", flush=True)
+        for title, lines in groupby(part, lambda row: row.part):
+            facts["cores_used_by_others"][title] = round(others, 2)
+            print("", title + warning, *lines, sep="\n", flush=True)
         rows += part
     if arguments.json:
         facts["rows"] = [row.to_json() for row in rows]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastllc.bench.family import measure_family
 from fastllc.bench.timing import Call, Entry, Row, interleave, measure, relate, repeats
 from fastllc.bench.workloads import (
     SMALL,
@@ -82,6 +83,14 @@ def _rivals(ours: Entry, faster: str, faster_metrics: str) -> list[Entry]:
     ]
 
 
+_RMSPROP = [
+    Entry("RMSpropSGLD"),
+    Entry("RMSpropSGLD, metrics", "RMSpropSGLD", "<= 1.10"),
+    Entry("RMSpropSGLD, metrics and sketch", "RMSpropSGLD", "<= 2"),
+    Entry("devinterp rmsprop", "RMSpropSGLD", ">= 10"),
+    Entry("devinterp rmsprop, with sketch", "RMSpropSGLD, metrics and sketch", ">= 25"),
+]
+
 _OF_FLOOR = {"avx512": "<= 1.6", "avx2": "<= 2.6"}.get(SIMD, "")
 
 PLANS = {
@@ -90,6 +99,25 @@ PLANS = {
     "one": Plan("rivals", one_shape, _rivals(Entry(OURS), ">= 10", ">= 100"), share=4),
     "many": Plan("rivals", gpt2_shapes, _rivals(Entry(OURS), ">= 7", ">= 30"), share=4),
     "small": Plan("in cache", lambda _: SMALL, _roofs("")[:-1] + _rivals(Entry(OURS), "", "")[1:]),
+    "rmsprop-one": Plan("RMSprop", one_shape, _RMSPROP, share=4),
+    "rmsprop-many": Plan(
+        "RMSprop",
+        gpt2_shapes,
+        [
+            Entry("RMSpropSGLD"),
+            Entry("RMSpropSGLD, metrics read"),
+            Entry("devinterp rmsprop, metrics", "RMSpropSGLD, metrics read", ">= 30"),
+        ],
+        share=4,
+    ),
+    "tiny-family": Plan(
+        "step() from Python",
+        lambda _: TINY,
+        [
+            Entry(name, "us", "<= 25")
+            for name in (OURS, "RMSpropSGLD", "AdamSGLD", "SGHMC", "SGNHT")
+        ],
+    ),
     "tiny": Plan(
         "step() from Python", lambda _: TINY, _rivals(Entry(OURS, "us", "<= 20"), ">= 10", "")
     ),
@@ -198,8 +226,16 @@ def _status(name: str) -> int:
     return int(found[1]) * 1024
 
 
+def _family(scale: Scale) -> list[Row]:
+    targets = {"": "<= 1.6", ", metrics": "<= 1.10", ", 1 % in a row": "<= 0.2"}
+    targets[", 1 % at random"] = "<= 0.5"
+    full = scale.full and SIMD == "avx512"
+    return measure_family(scale.elements, max(3, scale.rounds // 4), targets if full else {})
+
+
 PARTS: dict[str, Callable[[Scale], list[Row]]] = {
     **{name: plan.run for name, plan in PLANS.items()},
+    "family": _family,
     "loop": _loop,
     "memory": _memory,
     "growth": _growth,

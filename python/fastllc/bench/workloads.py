@@ -6,12 +6,16 @@ import importlib.metadata
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastllc.kernels import standard_normal
 from fastllc.peers import TorchSGLD
+from fastllc.samplers.momentum import SGHMC, SGNHT
+from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
+from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.sgld import SGLD
 
 __all__ = [
@@ -28,6 +32,7 @@ __all__ = [
 
 Shapes = Sequence[tuple[int, ...]]
 Step = Callable[[], object]
+Build = Callable[["Workload"], Step]
 
 SMALL: Shapes = [(100, 100)] * 10
 TINY: Shapes = [(20, 40), (40,), (40, 20), (20,), (16, 20), (20,)]  # 2,000 elements
@@ -43,12 +48,14 @@ class Unavailable(RuntimeError):
 
 
 class Workload:
-    """fp32 weights and gradients of the given shapes, random, none of them zero.
+    """Weights and gradients of the given shapes, random, none of them zero.
 
     Parameters
     ----------
     shapes : sequence of tuple of int
         One for each tensor.
+    dtype : torch.dtype
+        Of all of them.
 
     Examples
     --------
@@ -57,12 +64,13 @@ class Workload:
     (9, 2, torch.Size([2, 3]))
     """
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes, dtype: torch.dtype = torch.float32) -> None:
         self.elements = sum(map(math.prod, shapes))
-        self.params = [_normal(shape, i, 0).mul_(0.1) for i, shape in enumerate(shapes)]
+        self.params = [_normal(shape, i, 0).mul_(0.1).to(dtype) for i, shape in enumerate(shapes)]
         sets = 2 if self.elements <= _ROTATED else 1
         self._gradients = [
-            [_normal(shape, i, 1 + turn) for i, shape in enumerate(shapes)] for turn in range(sets)
+            [_normal(shape, i, 1 + turn).to(dtype) for i, shape in enumerate(shapes)]
+            for turn in range(sets)
         ]
         self._turn = 0
         self.rotate()
@@ -133,20 +141,21 @@ def _sgd(load: Workload) -> Step:
     return torch.optim.SGD(load.params, lr=LR, fused=True).step
 
 
-def _ours(load: Workload) -> Step:
-    return SGLD(load.params, LR, nbeta=NBETA, localization=LOCALIZATION, seed=1).step
+def _ours(kind: Callable[..., Sampler] = SGLD, *, read: bool = False, **options: Any) -> Build:
+    """Return what makes one of our samplers, and whether metrics are read after each step."""
 
+    def build(load: Workload) -> Step:
+        sampler = kind(
+            load.params, lr=LR, nbeta=NBETA, localization=LOCALIZATION, seed=1, **options
+        )
 
-def _ours_metrics(load: Workload, read: bool = False) -> Step:
-    sampler = SGLD(
-        load.params, LR, nbeta=NBETA, localization=LOCALIZATION, seed=1, save_metrics=True
-    )
+        def step() -> object:
+            sampler.step()
+            return sampler.get_metrics()
 
-    def step() -> object:
-        sampler.step()
-        return sampler.get_metrics()
+        return step if read else sampler.step
 
-    return step if read else sampler.step
+    return build
 
 
 def _foreach(load: Workload) -> Step:
@@ -171,32 +180,47 @@ def _compiled(load: Workload) -> Step:
     return lambda: update(load.params, load.grads, anchors)
 
 
-def _devinterp(load: Workload, metrics: bool = False) -> Step:
-    try:
-        from devinterp.optim import SGMCMC
-    except ImportError as error:
-        raise Unavailable("not installed") from error
-    if (version := importlib.metadata.version("devinterp")) != "2.0.1":
-        raise Unavailable(f"version {version} is installed")
-    sampler = SGMCMC.sgld(
-        load.params, lr=LR, nbeta=NBETA, localization=LOCALIZATION, save_metrics=metrics
-    )
-    step: Step = sampler.step
-    return step
+def _devinterp(method: str = "sgld", **options: Any) -> Build:
+    def build(load: Workload) -> Step:
+        try:
+            from devinterp.optim import SGMCMC
+        except ImportError as error:
+            raise Unavailable("not installed") from error
+        if (version := importlib.metadata.version("devinterp")) != "2.0.1":
+            raise Unavailable(f"version {version} is installed")
+        make = getattr(SGMCMC, method)
+        step: Step = make(
+            load.params, lr=LR, nbeta=NBETA, localization=LOCALIZATION, **options
+        ).step
+        return step
 
+    return build
+
+
+_SKETCH = {"save_metrics": True, "sketch_dim": 1024}
 
 # What can be measured, by the name it has in the table. Each takes the parameters as they are and
 # works on them in place, so all that share a workload touch the same weights and gradients.
-STEPS: dict[str, Callable[[Workload], Step]] = {
+STEPS: dict[str, Build] = {
     "torch addcmul_, the floor": _floor,
     "torch copy_": _copy,
     "our normal fill": _fill,
     "torch fused SGD, no noise": _sgd,
-    "fastllc": _ours,
-    "fastllc, metrics": _ours_metrics,
-    "fastllc, metrics read": lambda load: _ours_metrics(load, read=True),
+    "fastllc": _ours(),
+    "fastllc, metrics": _ours(save_metrics=True),
+    "fastllc, metrics read": _ours(save_metrics=True, read=True),
     "torch foreach": _foreach,
     "torch.compile": _compiled,
-    "devinterp 2.0.1": _devinterp,
-    "devinterp 2.0.1, metrics": lambda load: _devinterp(load, metrics=True),
+    "devinterp 2.0.1": _devinterp(),
+    "devinterp 2.0.1, metrics": _devinterp(save_metrics=True),
+    "RMSpropSGLD": _ours(RMSpropSGLD),
+    "RMSpropSGLD, metrics": _ours(RMSpropSGLD, save_metrics=True),
+    "RMSpropSGLD, metrics read": _ours(RMSpropSGLD, save_metrics=True, read=True),
+    "RMSpropSGLD, metrics and sketch": _ours(RMSpropSGLD, **_SKETCH),
+    "devinterp rmsprop": _devinterp("rmsprop_sgld"),
+    "devinterp rmsprop, metrics": _devinterp("rmsprop_sgld", save_metrics=True),
+    "devinterp rmsprop, with sketch": _devinterp("rmsprop_sgld", **_SKETCH),
+    "AdamSGLD": _ours(AdamSGLD),
+    "SGHMC": _ours(SGHMC),
+    "SGNHT": _ours(SGNHT),
 }
