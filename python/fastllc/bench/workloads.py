@@ -197,7 +197,7 @@ def _devinterp(method: str = "sgld", **options: Any) -> Build:
     return build
 
 
-_SKETCH = {"save_metrics": True, "sketch_dim": 1024}
+_SKETCH: dict[str, Any] = {"save_metrics": True, "sketch_dim": 1024}
 
 # What can be measured, by the name it has in the table. Each takes the parameters as they are and
 # works on them in place, so all that share a workload touch the same weights and gradients.
