@@ -83,10 +83,11 @@ FASTLLC_INLINE void for_each_block(const Run& run, Visit visit) {
         const std::int64_t begin = max(first, run.first), end = min(first + kBlock, last);
         const bool full = end - begin == kBlock;
         Block<P> direct{{}, nullptr, nullptr, first, 0, kBlock};
+#pragma GCC unroll 8
         for (int a = 0; a < kArrays; ++a)
-            if (full && run.array[a])
-                direct.array[a] =
-                    static_cast<unsigned char*>(run.array[a]) + (first - run.first) * kItem<P>[a];
+            direct.array[a] = full && run.array[a] ? static_cast<unsigned char*>(run.array[a]) +
+                                                         (first - run.first) * kItem<P>[a]
+                                                   : nullptr;
         if (!run.mask) {
             if (full) {
                 visit(direct, std::false_type{});
@@ -150,10 +151,15 @@ FASTLLC_INLINE typename L::Int load_mask(const std::uint8_t* mask) {
 // the end of a tensor a prefetch does nothing.
 template <class P>
 FASTLLC_INLINE void prefetch(const Block<P>& b) {
-    for (int a = 0; a < kArrays; ++a)
-        if (b.array[a])
-            for (std::int64_t i = 2 * kBlock * kItem<P>[a]; i < 3 * kBlock * kItem<P>[a]; i += 64)
-                __builtin_prefetch(static_cast<unsigned char*>(b.array[a]) + i, 1);
+#pragma GCC unroll 8
+    for (int a = 0; a < kArrays; ++a) {
+        if (!b.array[a]) continue;
+        const auto* const from = static_cast<unsigned char*>(b.array[a]) + 2 * kBlock * kItem<P>[a];
+#pragma GCC unroll 32
+        for (std::int64_t i = 0; i < kBlock * kItem<P>[a]; i += 64)
+            a == kGrad || a == kAnchor ? __builtin_prefetch(from + i)
+                                       : __builtin_prefetch(from + i, 1);
+    }
 }
 
 // Lane sums of n quantities over one block (moments.h): kRows vectors make the 64 bytes of lanes.

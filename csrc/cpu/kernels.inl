@@ -66,25 +66,37 @@ __attribute__((noinline)) void rounding_bits(const noise::RoundKeys<U64>& keys, 
     });
 }
 
+// A block's arrays as pointers of their own: copies that nothing else can point to, so that the
+// compiler can keep them in registers while weights are stored.
 template <class P>
-FASTLLC_INLINE typename P::Lanes::Real load_weight(const Block<P>& b, std::int64_t at) {
-    if constexpr (P::kLow)
-        if (b.residual()) return P::load(b.w() + at, b.residual() + at);
-    return P::load(b.w() + at);
-}
+struct Pointers {
+    typename P::Stored* w;
+    const typename P::Stored *grad, *w0;
+    typename P::Lanes::Scalar *momentum, *square_avg;
+    typename P::Residual* residual;
 
-// Returns the weight as it can be read back.
-template <class P, class V>
-FASTLLC_INLINE V store_weight(const Block<P>& b, std::int64_t at, V next,
-                              const std::uint32_t* bits) {
-    if constexpr (!P::kLow) {
-        store(b.w() + at, next);
-        return next;
-    } else {
-        if (b.residual()) return P::store(b.w() + at, b.residual() + at, next);
-        return P::store_at_random(b.w() + at, next, load<U32>(bits + at));
+    FASTLLC_INLINE explicit Pointers(const Block<P>& b)
+        : w(b.w()), grad(b.grad()), w0(b.w0()), momentum(b.momentum()), square_avg(b.square_avg()),
+          residual(b.residual()) {}
+
+    FASTLLC_INLINE typename P::Lanes::Real load_weight(std::int64_t at) const {
+        if constexpr (P::kLow)
+            if (residual) return P::load(w + at, residual + at);
+        return P::load(w + at);
     }
-}
+
+    // Returns the weight as it can be read back.
+    FASTLLC_INLINE typename P::Lanes::Real
+    store_weight(std::int64_t at, typename P::Lanes::Real next, const std::uint32_t* bits) const {
+        if constexpr (!P::kLow) {
+            store(w + at, next);
+            return next;
+        } else {
+            if (residual) return P::store(w + at, residual + at, next);
+            return P::store_at_random(w + at, next, load<U32>(bits + at));
+        }
+    }
+};
 
 template <class P, class Masked>
 std::int64_t count_nonfinite(const Block<P>& b, Masked masked) {
@@ -103,7 +115,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
     using L = typename P::Lanes;
     using T = typename L::Scalar;
     using V = typename L::Real;
-    const R shared_rule(which, setting, walker);
+    const R rule_of_all(which, setting, walker);
     const T box = T(setting.bounding_box);
     const bool boxed = run.array[kAnchor] && box < std::numeric_limits<T>::infinity();
     const bool fresh = walker.age == 0, at_random = P::kLow && !run.array[kResidual];
@@ -114,39 +126,43 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
     alignas(64) T noise[kBlock] = {};
     alignas(64) std::uint32_t bits[P::kLow ? kBlock : 1];
 
-    for_each_block<P>(run, [&](const Block<P>& b, auto masked) {
-        // Of its own, so that the compiler can keep coefficients and sums in registers (1.3x).
-        const R rule = shared_rule;
+    for_each_block<P>(run, [&](const Block<P>& block, auto masked) {
+        if (!masked) prefetch(block);
+        if constexpr (R::kHasMomentum)
+            if (fresh && rule_of_all.spread != 0)
+                normals(keys, high(noise::Stream::momentum), block, block.momentum());
+        if (rule_of_all.noise != 0) normals(keys, high(noise::Stream::proposal), block, noise);
+        if constexpr (P::kLow)
+            if (at_random) rounding_bits(keys, high(noise::Stream::rounding), block, bits);
+        // Copies that nothing else can point to stay in registers (1.3x).
+        const Pointers<P> b(block);
+        const std::int64_t from = block.from, to = block.to;
+        const std::uint8_t* const mask = block.mask;
+        const R rule = rule_of_all;
+        const bool walled = boxed, starting = fresh;
         BlockSums<L, kSums == 0 ? 1 : kSums> moments;
         BlockSums<L, 1> kinetic;
-        if (!masked) prefetch(b);
-        if constexpr (R::kHasMomentum)
-            if (fresh && rule.spread != 0)
-                normals(keys, high(noise::Stream::momentum), b, b.momentum());
-        if (rule.noise != 0) normals(keys, high(noise::Stream::proposal), b, noise);
-        if constexpr (P::kLow)
-            if (at_random) rounding_bits(keys, high(noise::Stream::rounding), b, bits);
         V total{};
-        for (std::int64_t tile = b.from; tile < b.to; tile += 4 * L::kWidth) {
+        for (std::int64_t tile = from; tile < to; tile += 4 * L::kWidth) {
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
                 const std::int64_t at = tile + i * L::kWidth;
-                V w = load_weight(b, at), g = P::load(b.grad() + at), z = load<V>(noise + at);
+                V w = b.load_weight(at), g = P::load(b.grad + at), z = load<V>(noise + at);
                 V d{}, w0{}, m{}, v{};
-                if (b.w0()) {
-                    w0 = P::load(b.w0() + at);
+                if (b.w0) {
+                    w0 = P::load(b.w0 + at);
                     d = w - w0;
                 }
                 if constexpr (R::kHasMomentum) {
-                    m = load<V>(b.momentum() + at);
-                    if (fresh) m = rule.spread != 0 ? rule.spread * m : V{};
+                    m = load<V>(b.momentum + at);
+                    if (starting) m = rule.spread != 0 ? rule.spread * m : V{};
                 }
                 if constexpr (R::kHasSquareAvg)
-                    v = fresh ? V{} + T(setting.start) : load<V>(b.square_avg() + at);
+                    v = starting ? V{} + T(setting.start) : load<V>(b.square_avg + at);
                 [[maybe_unused]] const V m_before = m, v_before = v;
                 Parts<V> part;
                 V next = rule.template next<L>(w, g, d, z, m, v, part);
-                if (boxed) {
+                if (walled) {
                     const V low = w0 - box, high_ = w0 + box;
                     if constexpr (R::kHasMomentum && !R::kHasSquareAvg)
                         m = (next < low) | (next > high_) ? -m : m;
@@ -154,23 +170,23 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                     next = next > high_ ? high_ : next;
                 }
                 if constexpr (masked) {
-                    const auto on = load_mask<L>(b.mask + at);
+                    const auto on = load_mask<L>(mask + at);
                     const V zero{};
                     next = on ? next : w;
                     m = on ? m : m_before, v = on ? v : v_before;
                     w = on ? w : zero, g = on ? g : zero, d = on ? d : zero;
                     part = {on ? part.a : zero, on ? part.p : zero, on ? part.c : zero,
                             on ? part.n : zero};
-                    const V stored = store_weight(b, at, next, bits);
+                    const V stored = b.store_weight(at, next, bits);
                     total += on ? stored : zero;
                     if constexpr (R::kThermostat) kinetic.add(0, i, on ? m * m : zero);
                 } else {
-                    total += store_weight(b, at, next, bits);
+                    total += b.store_weight(at, next, bits);
                     if constexpr (R::kThermostat) kinetic.add(0, i, m * m);
                 }
-                if constexpr (R::kHasMomentum) store(b.momentum() + at, m);
+                if constexpr (R::kHasMomentum) store(b.momentum + at, m);
                 if constexpr (R::kHasSquareAvg) {
-                    if (rule.adapting || fresh) store(b.square_avg() + at, v);
+                    if (rule.adapting || starting) store(b.square_avg + at, v);
                 }
                 if constexpr (kSums > 0) {
                     moments.add(aa, i, part.a * part.a);
@@ -200,13 +216,13 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
             sums.kinetic += total_kinetic[0];
         }
         if constexpr (masked)
-            for (std::int64_t i = b.from; i < b.to; ++i) sums.updated += b.mask[i] != 0;
+            for (std::int64_t i = from; i < to; ++i) sums.updated += mask[i] != 0;
         else
             sums.updated += kBlock;
         // A sum is finite only if all its terms are: one addition watches over every weight.
         bool suspicious = false;
         for (int i = 0; i < L::kWidth; ++i) suspicious |= !(total[i] - total[i] == 0);
-        if (suspicious) sums.nonfinite += count_nonfinite(b, masked);
+        if (suspicious) sums.nonfinite += count_nonfinite(block, masked);
     });
     if constexpr (kSums > 0 && kSums <= gg) {
         sums.moments[gg] = sums.moments[aa], sums.moments[dd] = sums.moments[pp];
