@@ -60,7 +60,7 @@ class Readings:
                 self._check(group, setting, save_metrics)
             self.settings, self.saving = settings, saving
         values = [self._values(group) for group in groups]
-        constant = all(type(value) in _CONSTANT for row in values for value in row)
+        constant = all(_is_constant(value) for row in values for value in row)
         self._constants = values if constant else []
 
     def _same(self, groups: Sequence[Group]) -> bool:
@@ -88,6 +88,12 @@ class Readings:
         for group in groups:
             group["seed"], group["step"] = seed, step
         self._counted = step, seed
+
+
+def _is_constant(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_constant, value))
+    return type(value) in _CONSTANT
 
 
 def _check_counters(groups: Sequence[Group]) -> tuple[int, int | None]:
