@@ -99,25 +99,35 @@ struct Preconditioned {
 
 // Langevin dynamics with momentum, in units of displacement: m <- decay m - drift + noise z, then
 // w <- w + m. Hamiltonian Monte Carlo with friction (Chen, Fox & Guestrin 2014) where the decay is
-// fixed, a Nose-Hoover thermostat (Ding et al. 2014) where it follows the kinetic energy.
+// fixed, a Nose-Hoover thermostat (Ding et al. 2014) where it follows the kinetic energy. BAOAB
+// (Leimkuhler & Matthews 2013) moves by half before and half after the momentum is refreshed.
 template <class T>
 struct Momentum {
     static constexpr bool kHasMomentum = true, kHasSquareAvg = false, kThermostat = true;
     Drift<T> drift;
     T noise, decay, spread;  // the last: of a momentum at equilibrium, which is drawn at the start
+    bool splitting;
 
     FASTLLC_INLINE Momentum(Rule rule, const Setting& s, const Walker& walker)
-        : drift(s, rule == Rule::sgnht ? s.lr : 0.5 * s.lr),
-          noise(T(std::sqrt(rule == Rule::sgnht ? 2 * s.friction * s.lr : s.friction * s.lr) *
-                  s.noise_level)),
-          decay(T(1 - (rule == Rule::sgnht ? walker.thermostat : s.friction))),
-          spread(T(std::sqrt(rule == Rule::sgnht ? s.lr : 0.5 * s.lr) * s.noise_level)) {}
+        : drift(s, rule == Rule::sghmc ? 0.5 * s.lr : s.lr), noise(T(0)), decay(T(1 - s.friction)),
+          spread(T(std::sqrt(rule == Rule::sghmc ? 0.5 * s.lr : s.lr) * s.noise_level)),
+          splitting(rule == Rule::baoab) {
+        double variance = s.friction * s.lr;
+        if (rule == Rule::sgnht) variance *= 2, decay = T(1 - walker.thermostat);
+        if (rule == Rule::baoab) variance *= 2 - s.friction;  // 1 - decay^2
+        noise = T(std::sqrt(variance) * s.noise_level);
+    }
 
     template <class L, class V>
     FASTLLC_INLINE V next(V w, V g, V d, V z, V& m, V&, Parts<V>& parts) const {
         parts = {g, d, w, z};
-        m = (decay * m - drift(g, d, w)) + noise * z;
-        return w + m;
+        if (!splitting) {
+            m = (decay * m - drift(g, d, w)) + noise * z;
+            return w + m;
+        }
+        const V kicked = m - drift(g, d, w);
+        m = decay * kicked + noise * z;
+        return (w + T(0.5) * kicked) + T(0.5) * m;
     }
 };
 

@@ -12,7 +12,7 @@ namespace fastllc {
 // Arithmetic is in double precision for float64 and in single precision for the others.
 enum class DType : std::int64_t { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
 
-enum class Rule : std::int64_t { sgld = 0, rmsprop = 1, adam = 2, sghmc = 3, sgnht = 4 };
+enum class Rule : std::int64_t { sgld = 0, rmsprop = 1, adam = 2, sghmc = 3, sgnht = 4, baoab = 5 };
 
 // A step advances K chains over S parameter tensors ("segments"). Segment s of chain k lives at
 // base + k * stride; anchors and masks are usually shared (stride 0).
@@ -46,7 +46,7 @@ struct Setting {
     double corrected;    // 1: averages are divided by 1 - decay^updates
     double adapt_steps;  // the mean square is frozen after so many updates; infinity: never
     double beta;         // adam: decay of the mean gradient
-    double friction;     // sghmc, sgnht: share of the momentum that is lost, diffusion factor
+    double friction;     // sghmc, baoab: share of the momentum that is lost; sgnht: diffusion
 };
 
 struct Chain {

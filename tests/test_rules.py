@@ -54,7 +54,7 @@ def make_members(rule, dtype, mask, *, exact=True, seed=0):
                 id=3 * i,
                 w0=w.clone(),
                 mask=MASKS[mask](shape, generator),
-                momentum=zeros.clone() if rule in (Rule.adam, Rule.sghmc, Rule.sgnht) else None,
+                momentum=zeros.clone() if rule not in (Rule.sgld, Rule.rmsprop) else None,
                 square_avg=zeros.clone() if rule in (Rule.rmsprop, Rule.adam) else None,
                 residual=torch.zeros(shape, dtype=low) if low and exact else None,
                 born=5,

@@ -112,7 +112,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.attr("VERSION") = FASTLLC_VERSION;
     m.attr("COMPILER") = FASTLLC_COMPILER;
     m.attr("MOMENTS") = py::make_tuple("aa", "pp", "nn", "ap", "an", "pn", "ww", "ac", "cn", "gg",
-                                         "dd", "gd", "cc");
+                                       "dd", "gd", "cc");
 
     py::native_enum<DType>(m, "DType", "enum.IntEnum")
         .value("float32", DType::float32)
@@ -126,6 +126,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         .value("adam", Rule::adam)
         .value("sghmc", Rule::sghmc)
         .value("sgnht", Rule::sgnht)
+        .value("baoab", Rule::baoab)
         .finalize();
 
     m.def("isa", [] { return cpu::isa().name; });

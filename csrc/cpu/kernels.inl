@@ -258,6 +258,7 @@ void step_of(Rule rule, const Run& run, const Setting& setting, const Walker& wa
     case Rule::adam:
         return go(Family<Preconditioned<T, true>>{});
     case Rule::sghmc:
+    case Rule::baoab:
     case Rule::sgnht:
         return go(Family<Momentum<T>>{});
     }

@@ -7,12 +7,13 @@ from fastllc.info import build_info
 from fastllc.noise import standard_normal
 from fastllc.penalty import localization_penalty, localization_penalty_and_grad
 from fastllc.samplers.metrics import Metrics
-from fastllc.samplers.momentum import SGHMC, SGNHT
+from fastllc.samplers.momentum import BAOAB, SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sgld import SGLD
 from fastllc.seeds import chain_key
 
 __all__ = [
+    "BAOAB",
     "SGHMC",
     "SGLD",
     "SGNHT",

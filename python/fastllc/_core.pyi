@@ -25,6 +25,7 @@ class Rule(IntEnum):
     adam = 2
     sghmc = 3
     sgnht = 4
+    baoab = 5
 
 class StepTables:
     def __init__(

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from fastllc.bench.timing import Call, Entry, Row, interleave, relate
 from fastllc.bench.workloads import LOCALIZATION, LR, NBETA, Workload, one_shape
-from fastllc.samplers.momentum import SGHMC, SGNHT
+from fastllc.samplers.momentum import BAOAB, SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.sgld import SGLD
 
 __all__ = ["bytes_moved", "measure_family"]
 
-SAMPLERS: list[type[Sampler]] = [SGLD, RMSpropSGLD, AdamSGLD, SGHMC, SGNHT]
+SAMPLERS: list[type[Sampler]] = [SGLD, RMSpropSGLD, AdamSGLD, SGHMC, SGNHT, BAOAB]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -48,7 +48,7 @@ def measure_family(elements: int, rounds: int, targets: dict[str, str]) -> list[
     --------
     >>> rows = measure_family(1000, 3, {})
     >>> len(rows)
-    74
+    86
     """
     rows = []
     for dtype in DTYPES:

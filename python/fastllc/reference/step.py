@@ -17,6 +17,9 @@ from fastllc.reference.precision import read, write, write_at_random
 __all__ = ["Advance", "advance", "thermostat_change"]
 
 
+MOMENTUM = (Rule.sghmc, Rule.sgnht, Rule.baoab)
+
+
 class Advance(NamedTuple):
     """What a step makes of a tensor; nothing has been written.
 
@@ -98,7 +101,7 @@ def advance(
 
     if rule == Rule.sgld:
         after = _langevin(setting, w, g, d, z)
-    elif rule in (Rule.sghmc, Rule.sgnht):
+    elif rule in MOMENTUM:
         after = _with_momentum(rule, setting, thermostat, w, g, d, z, momentum)
     else:
         after = _preconditioned(rule, setting, age, w, g, d, z, momentum, square_avg)
@@ -106,7 +109,7 @@ def advance(
 
     if w0 is not None and math.isfinite(setting.bounding_box_size):
         low, high = w0 - setting.bounding_box_size, w0 + setting.bounding_box_size
-        if rule in (Rule.sghmc, Rule.sgnht) and momentum_after is not None:
+        if rule in MOMENTUM and momentum_after is not None:
             outside = (following < low) | (following > high)
             momentum_after = torch.where(outside, -momentum_after, momentum_after)
         following = torch.where(following < low, low, following)
@@ -207,19 +210,26 @@ def _with_momentum(
     m: Tensor | None,
 ) -> _Moved:
     assert m is not None
-    heated = rule == Rule.sgnht
-    friction = thermostat if heated else setting.friction
-    drift = _drift(setting, setting.lr if heated else 0.5 * setting.lr, g, d, w)
-    injected = 2 * setting.friction * setting.lr if heated else setting.friction * setting.lr
-    m = (m * (1 - friction) - drift) + z * (math.sqrt(injected) * setting.noise_level)
-    return _Moved(w + m, m, None, g, d, w, z)
+    decay, injected = 1 - setting.friction, setting.friction * setting.lr
+    if rule == Rule.sgnht:
+        decay, injected = 1 - thermostat, injected * 2
+    if rule == Rule.baoab:
+        injected *= 2 - setting.friction
+    drift = _drift(setting, 0.5 * setting.lr if rule == Rule.sghmc else setting.lr, g, d, w)
+    noise = z * (math.sqrt(injected) * setting.noise_level)
+    if rule != Rule.baoab:
+        m = (m * decay - drift) + noise
+        return _Moved(w + m, m, None, g, d, w, z)
+    kicked = m - drift
+    m = kicked * decay + noise
+    return _Moved((w + kicked * 0.5) + m * 0.5, m, None, g, d, w, z)
 
 
 def _spread(rule: Rule, setting: Setting) -> float:
     """Return the standard deviation of a momentum at the start."""
     if rule == Rule.adam:
         return 0.0
-    scale = setting.lr if rule == Rule.sgnht else 0.5 * setting.lr
+    scale = 0.5 * setting.lr if rule == Rule.sghmc else setting.lr
     return math.sqrt(scale) * setting.noise_level
 
 
