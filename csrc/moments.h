@@ -5,7 +5,8 @@
 //
 // The order of summation is fixed, the same for every thread count, instruction set and device:
 //   1. a block is the elements [256 b, 256 b + 256) of the whole tensor; in it, lane l of
-//      64 / sizeof(T) sums the elements l, l + lanes, ... in this order in the tensor's precision;
+//      64 / sizeof(T) sums the elements l, l + lanes, ... in this order in the arithmetic's
+//      precision, each product added with one rounding (fma) in single and with two in double;
 //   2. the lanes are added in pairs of neighbours, then pairs of pairs, ...;
 //   3. blocks are added in double in index order within a chunk of 64 blocks, and the chunks in
 //      index order.

@@ -169,7 +169,10 @@ struct BlockSums {
     static constexpr int kRows = 64 / kBytes;
     V lanes[n][kRows] = {};
 
-    FASTLLC_INLINE void add(int quantity, int vector, V x) { lanes[quantity][vector % kRows] += x; }
+    FASTLLC_INLINE void add(int quantity, int vector, V x, V y) {
+        V& lane = lanes[quantity][vector % kRows];
+        lane = L::fma(x, y, lane);
+    }
     // `totals` has room for whole groups of four.
     FASTLLC_INLINE void flush(double* totals) {
         L::add_lanes(lanes, totals);

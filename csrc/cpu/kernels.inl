@@ -179,33 +179,33 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                             on ? part.n : zero};
                     const V stored = b.store_weight(at, next, bits);
                     total += on ? stored : zero;
-                    if constexpr (R::kThermostat) kinetic.add(0, i, on ? m * m : zero);
+                    if constexpr (R::kThermostat) kinetic.add(0, i, on ? m : zero, on ? m : zero);
                 } else {
                     total += b.store_weight(at, next, bits);
-                    if constexpr (R::kThermostat) kinetic.add(0, i, m * m);
+                    if constexpr (R::kThermostat) kinetic.add(0, i, m, m);
                 }
                 if constexpr (R::kHasMomentum) store(b.momentum + at, m);
                 if constexpr (R::kHasSquareAvg) {
                     if (rule.adapting || starting) store(b.square_avg + at, v);
                 }
                 if constexpr (kSums > 0) {
-                    moments.add(aa, i, part.a * part.a);
-                    moments.add(pp, i, part.p * part.p);
-                    moments.add(nn, i, part.n * part.n);
-                    moments.add(ap, i, part.a * part.p);
-                    moments.add(an, i, part.a * part.n);
-                    moments.add(pn, i, part.p * part.n);
-                    moments.add(ww, i, w * w);
+                    moments.add(aa, i, part.a, part.a);
+                    moments.add(pp, i, part.p, part.p);
+                    moments.add(nn, i, part.n, part.n);
+                    moments.add(ap, i, part.a, part.p);
+                    moments.add(an, i, part.a, part.n);
+                    moments.add(pn, i, part.p, part.n);
+                    moments.add(ww, i, w, w);
                 }
                 if constexpr (kSums > ac) {
-                    moments.add(ac, i, part.a * part.c);
-                    moments.add(cn, i, part.c * part.n);
+                    moments.add(ac, i, part.a, part.c);
+                    moments.add(cn, i, part.c, part.n);
                 }
                 if constexpr (kSums > gg) {
-                    moments.add(gg, i, g * g);
-                    moments.add(dd, i, d * d);
-                    moments.add(gd, i, g * d);
-                    moments.add(cc, i, part.c * part.c);
+                    moments.add(gg, i, g, g);
+                    moments.add(dd, i, d, d);
+                    moments.add(gd, i, g, d);
+                    moments.add(cc, i, part.c, part.c);
                 }
             }
         }
@@ -283,7 +283,7 @@ void penalty(const Run& run, double scale, Sums& sums) {
                 const std::int64_t at = tile + i * L::kWidth;
                 const V d = load<V>(b.grad() + at) - load<V>(b.w0() + at);
                 if (b.momentum()) store(b.momentum() + at, factor * d);
-                squares.add(0, i, d * d);
+                squares.add(0, i, d, d);
             }
         }
         double total[4] = {};

@@ -13,6 +13,40 @@ typedef std::int64_t I64 __attribute__((vector_size(kBytes)));
 
 constexpr int kQuads = kBytes / 16;
 
+// a b + c, rounded once.
+#if defined(__AVX512F__)
+inline F32 fma_lanes(F32 a, F32 b, F32 c) {
+    return (F32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#elif defined(__AVX2__)
+inline F32 fma_lanes(F32 a, F32 b, F32 c) {
+    return (F32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+#elif defined(__SSE2__)
+// In double precision the product is exact. The sum is rounded to odd, that is to the neighbour
+// with an odd last bit unless it is exact, so that rounding once more to single precision gives
+// what one rounding would have (Boldo & Melquiond 2008).
+inline F64 fma_to_odd(F64 a, F64 b, F64 c) {
+    const F64 product = a * b, sum = product + c, part = sum - product;
+    const F64 error = (product - (sum - part)) + (c - part);
+    const U64 bits = (U64)sum, even = (bits & 1) - 1;
+    const U64 towards = 1 - 2 * (((U64)error ^ bits) >> 63);
+    const U64 inexact = (U64)((error < 0) | (error > 0));  // neither for NaN
+    return (F64)(bits + (towards & even & inexact));
+}
+inline F32 fma_lanes(F32 a, F32 b, F32 c) {
+    const auto low = [](F32 x) { return (F64)_mm_cvtps_pd((__m128)x); };
+    const auto high = [&](F32 x) { return low((F32)_mm_movehl_ps((__m128)x, (__m128)x)); };
+    return (F32)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)fma_to_odd(low(a), low(b), low(c))),
+                              _mm_cvtpd_ps((__m128d)fma_to_odd(high(a), high(b), high(c))));
+}
+#else
+inline F32 fma_lanes(F32 a, F32 b, F32 c) {
+    for (int i = 0; i < kBytes / 4; ++i) a[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return a;
+}
+#endif
+
 #if defined(__AVX512F__)
 // The masked forms, since GCC 12 warns of the undefined pass-through of the plain ones.
 inline F32 sqrt_lanes(F32 x) { return (F32)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
@@ -85,6 +119,7 @@ struct Single {
     static constexpr int kPerCounter = 4;  // elements
 
     static F32 sqrt(F32 x) { return sqrt_lanes(x); }
+    static F32 fma(F32 a, F32 b, F32 c) { return fma_lanes(a, b, c); }
     static I32 bits(F32 x) { return (I32)x; }
     static F32 real(I32 x) { return (F32)x; }
     static F32 select(I32 mask, F32 a, F32 b) { return mask ? a : b; }
@@ -165,6 +200,7 @@ struct Double {
     static constexpr int kPerCounter = 2;
 
     static F64 sqrt(F64 x) { return sqrt_lanes(x); }
+    static F64 fma(F64 a, F64 b, F64 c) { return a * b + c; }  // two roundings: moments.h
     static I64 bits(F64 x) { return (I64)x; }
     static F64 real(I64 x) { return (F64)x; }
     static F64 select(I64 mask, F64 a, F64 b) { return mask ? a : b; }
