@@ -94,6 +94,8 @@ def _check(
         raise ValueError(f"anchors must be as many as params ({len(weights)}), got {len(centers)}")
     for i, (w, w0) in enumerate(zip(weights, centers, strict=True)):
         memory.check_tensor(f"params[{i}]", w)
+        if w.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"params[{i}] must be float32 or float64, got {memory.short(w.dtype)}")
         memory.check_like(f"anchors[{i}]", w0, w)
         if (w.dtype, w.device) != (weights[0].dtype, weights[0].device):
             raise ValueError(
