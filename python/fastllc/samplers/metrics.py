@@ -103,4 +103,4 @@ def metrics_of(parts: Iterable[Part]) -> Metrics:
         count += nonfinite
     norms, dots = np.sqrt(squares), others
     values = torch.from_numpy(np.concatenate([norms[:6], dots[:3], norms[6:], dots[3:]]))
-    return Metrics._make([*values, torch.tensor(count)])
+    return Metrics._make([*values, torch.tensor(count, device="cpu")])
