@@ -59,6 +59,8 @@ def check_like(name: str, tensor: Tensor, model: Tensor, dtype: torch.dtype | No
     Traceback (most recent call last):
     ValueError: params[0].grad must have shape (3,), got (2,)
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if tensor.layout != torch.strided:
         raise RuntimeError(f"{name} must be dense (torch.strided), got {tensor.layout}")
     dtype = model.dtype if dtype is None else dtype

@@ -250,10 +250,6 @@ class Segments:
                 raise ValueError(
                     f"{name} must be on {self._device} like the others, got {param.device}"
                 )
-        states = [t for m in self._members for t in _states(m) if t is not None]
-        spans = Spans([*self._params, *states])
-        for member, grad in zip(self._members, grads, strict=False):
-            _check_apart(f"params[{member.id}].grad", grad, spans)
         stacked = bool(self._table["w_stride"].any())
         for member in self._members:
             for kind, dtype in _dtypes(member.w.dtype).items():
@@ -265,10 +261,15 @@ class Segments:
                 check_like(name, tensor, like, dtype)
                 if not tensor.is_contiguous() or tensor.is_neg():
                     raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()}")
-                if kind in SHARED:
-                    _check_apart(name, tensor, spans)
-                else:
-                    check_storage(name, tensor)
+                check_storage(name, tensor)
+        states = [t for m in self._members for t in _tensors(m, STATE)]
+        spans = Spans([*self._params, *states])
+        for member, grad in zip(self._members, grads, strict=False):
+            _check_apart(f"params[{member.id}].grad", grad, spans)
+        for member in self._members:
+            for kind in SHARED:
+                for tensor in _tensors(member, (kind,)):
+                    _check_apart(f"{kind}[{member.id}]", tensor, spans)
 
         copies = [p if p.is_contiguous() else p.detach().contiguous() for p in self._params]
         self._staged = [
@@ -278,12 +279,12 @@ class Segments:
         for kind in (*STATE, *SHARED):
             self._table[kind] = _addresses(getattr(m, kind) for m in self._members)
         self._spans = spans
-        shared = [getattr(m, kind) for m in self._members for kind in SHARED]
-        self._places = Places(t for t in (*self._params, *states, *shared) if t is not None)
+        shared = [t for m in self._members for t in _tensors(m, SHARED)]
+        self._places = Places([*self._params, *states, *shared])
 
 
-def _states(member: Member) -> list[Tensor | None]:
-    return [getattr(member, kind) for kind in STATE]
+def _tensors(member: Member, kinds: Iterable[str]) -> list[Tensor]:
+    return [tensor for kind in kinds if (tensor := getattr(member, kind)) is not None]
 
 
 def _dtypes(dtype: torch.dtype) -> dict[str, torch.dtype]:
