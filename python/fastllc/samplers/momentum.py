@@ -234,14 +234,16 @@ class SGNHT(Sampler):
         diffusion_factor: float = 0.01,
         **common: Unpack[Common],
     ) -> None:
-        own = {"lr": lr, "diffusion_factor": diffusion_factor, "thermostat": diffusion_factor}
+        # The thermostat starts at the diffusion factor, which the first group may bring.
+        own = {"lr": lr, "diffusion_factor": diffusion_factor, "thermostat": None}
         super().__init__(params, own, common)
 
     @property
     def thermostat(self) -> float:
         """The friction xi after the last step."""
-        found: float = self.param_groups[0]["thermostat"]
-        return found
+        group = self.param_groups[0]
+        found: float | None = group["thermostat"]
+        return self.setting(group).friction if found is None else found
 
     @classmethod
     def setting(cls, group: Mapping[str, Any]) -> Setting:

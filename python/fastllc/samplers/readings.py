@@ -9,7 +9,7 @@ from typing import Any
 from fastllc.checks import check_int
 from fastllc.kernels import MAX_STEP, Setting
 
-__all__ = ["Readings"]
+__all__ = ["Readings", "check_same"]
 
 # Numbers and words, which have the same value as long as they are the same object; a tensor may
 # change in place, or equal a float that it does not round to.
@@ -96,14 +96,27 @@ def _is_constant(value: Any) -> bool:
     return type(value) in _CONSTANT
 
 
+def check_same(name: str, groups: Sequence[Group]) -> None:
+    """Raise unless all groups have the same value.
+
+    Examples
+    --------
+    >>> check_same("seed", [{"seed": 1}, {"seed": 2}])
+    Traceback (most recent call last):
+    ValueError: seed must be the same in all groups, got 1 and 2
+    """
+    value = groups[0][name]
+    for group in groups[1:]:
+        if group[name] is not value and group[name] != value:
+            raise ValueError(
+                f"{name} must be the same in all groups, got {value} and {group[name]}"
+            )
+
+
 def _check_counters(groups: Sequence[Group]) -> tuple[int, int | None]:
     first = groups[0]
     for name, bits in (("step", 33), ("seed", 64)):
         if first[name] is not None or name == "step":
             check_int(name, first[name], bits)
-        for group in groups[1:]:
-            if group[name] != first[name]:
-                raise ValueError(
-                    f"{name} must be the same in all groups, got {first[name]} and {group[name]}"
-                )
+        check_same(name, groups)
     return first["step"], first["seed"]

@@ -21,13 +21,13 @@ from torch.optim.optimizer import (
 )
 
 from fastllc import _core, kernels, memory, reference
-from fastllc.checks import check_int
+from fastllc.checks import check_int, check_number
 from fastllc.errors import DivergenceWarning
 from fastllc.kernels import Member, Segments, Setting
 from fastllc.samplers.metrics import Metrics, Part, metrics_of
-from fastllc.samplers.readings import Readings
+from fastllc.samplers.readings import Readings, check_same
 from fastllc.samplers.settings import COMMON, Common, common_setting, needs_anchor
-from fastllc.samplers.state import add_state, check_rounding, spread_masks, uncast
+from fastllc.samplers.state import LOW, check_rounding, missing_state, own_state, spread_masks
 from fastllc.seeds import draw_key
 
 __all__ = ["Sampler"]
@@ -52,8 +52,8 @@ class Sampler(Optimizer):
     Each group holds, beside its settings, what the noise is addressed by: ``seed``, ``step``
     (steps taken), ``first_param`` (id of its first parameter) and ``noise_format``. ``seed`` and
     ``step`` are the same in all groups. ``state[p]`` has the anchor ``w0``, kept where something
-    needs it, the state of the rule, the ``residual`` of a low-precision weight, and the step in
-    which the parameter was ``born``. All of it travels in the state dict.
+    needs it, the state of the rule with the step in which it was ``born``, and the ``residual`` of
+    a low-precision weight. All of it travels in the state dict.
     """
 
     rule: ClassVar[_core.Rule]
@@ -95,9 +95,10 @@ class Sampler(Optimizer):
         if earlier:
             for name in ("seed", "step", *self.shared_names):
                 value = earlier[0][name]
-                if param_group.setdefault(name, value) != value:
+                given = param_group.setdefault(name, value)
+                if given is not value and given != value:
                     raise ValueError(
-                        f"{name} must be that of the other groups, {value}, got {param_group[name]}"
+                        f"{name} must be that of the other groups, {value}, got {given}"
                     )
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -131,17 +132,18 @@ class Sampler(Optimizer):
             if group["rounding"] == "stochastic":
                 check_rounding(name, param, setting)
         memory.check_disjoint(dict.fromkeys(everything))
-        group["mask"] = spread_masks(group)
-        if needs_anchor(setting) or group["save_metrics"]:
-            for param in group["params"]:
-                anchor = param.detach().clone(memory_format=torch.contiguous_format)
-                self.state[param]["w0"] = anchor
+        if (masks := spread_masks(group)) is not None:
+            group["mask"] = [mask if mask is None else mask.clone() for mask in masks]
         if not kernels.has_kernel(everything[0]):
             warnings.warn(
                 f"no native kernel for {everything[0].device}: steps run the PyTorch reference, "
                 "which gives the same noise but is slow",
                 stacklevel=5,
             )
+        if needs_anchor(setting) or group["save_metrics"]:
+            for param in group["params"]:
+                anchor = param.detach().clone(memory_format=torch.contiguous_format)
+                self.state[param]["w0"] = anchor
 
     def step(
         self,
@@ -201,6 +203,12 @@ class Sampler(Optimizer):
         step, seed = readings.counters(groups)
         readings.read(groups)
         settings, saving = readings.settings, readings.saving
+        for name in self.shared_names:
+            check_same(name, groups)
+        thermostat = groups[0].get("thermostat")
+        if thermostat is None:
+            thermostat = settings[0].friction
+        thermostat = check_number("thermostat", thermostat)
         grads = self._bind(step)
         if noise_generator is not None:
             key = draw_key(noise_generator)
@@ -208,8 +216,9 @@ class Sampler(Optimizer):
             key = seed = draw_key()
         else:
             key = seed
+        if self._fresh is not None:
+            self._keep(self._fresh)
         moments = any(saving)
-        thermostat = groups[0].get("thermostat", 0.0)
         self._summed = None
         counts: NDArray[np.int64] | None = None
         sums: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
@@ -298,11 +307,12 @@ class Sampler(Optimizer):
         # After the hooks that others have registered, which may change what is loaded.
         with self.register_load_state_dict_pre_hook(lambda _, given: loaded.append(given)):
             super().load_state_dict(state_dict)
-        uncast(self.state, self.param_groups, loaded[0])
+        own_state(self.state, self.param_groups, loaded[0])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a state dict, one of an earlier version too."""
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # which torch puts there: no sampler has it
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
@@ -317,12 +327,15 @@ class Sampler(Optimizer):
 
     def _forget_plan(self) -> None:
         self._members: list[Member] = []
+        self._involved: list[Any] = []
         self._identity: list[int] = []
+        self._born = 0
+        self._fresh: list[dict[str, Any]] | None = None
         self._segments: Segments | None = None
 
     def _check_anchors(self, group: Mapping[str, Any], setting: Setting, saving: bool) -> None:
         if (needs_anchor(setting) or saving) and not all(
-            "w0" in self.state[param] for param in group["params"]
+            "w0" in self.state.get(param, ()) for param in group["params"]
         ):
             raise ValueError(
                 "localization, bounding_box_size and save_metrics need an anchor, which is only "
@@ -331,30 +344,17 @@ class Sampler(Optimizer):
 
     def _bind(self, step: int) -> list[Tensor]:
         """Collect the gradients and check all tensors; return the gradients."""
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        masks: list[int] = []
-        for group in self.param_groups:
-            masks.append(id(group["mask"]))
-            for param in group["params"]:
-                if (grad := param.grad) is not None:
-                    params.append(param)
-                    grads.append(grad)
-        state = self.state
-        anchors = [s.get("w0") for s in state.values() if isinstance(s, dict)]
-        identity = [*map(id, params), *map(id, state), *map(id, anchors), *masks]
-        if identity != self._identity:
+        involved, grads = self._look()
+        if [*map(id, involved)] != self._identity:
             self._forget_plan()
-            members = self._plan(step)
-            if members and kernels.has_kernel(members[0].w):
-                self._segments = Segments(members, self.rule)
-            self._members = members
-            self._identity = [
-                *map(id, params),
-                *map(id, state),
-                *(id(s.get("w0")) for s in state.values() if isinstance(s, dict)),
-                *masks,
-            ]
+            self._plan(step)
+            if self._members and kernels.has_kernel(self._members[0].w):
+                self._segments = Segments(self._members, self.rule)
+        if step < self._born:
+            raise ValueError(
+                f"step must be at least {self._born}, in which state of a parameter was born, "
+                f"got {step}"
+            )
         if self._segments is not None:
             self._segments.bind(grads)
         else:
@@ -362,33 +362,68 @@ class Sampler(Optimizer):
                 memory.check_like(f"params[{member.id}].grad", grad, member.w)
         return grads
 
-    def _plan(self, step: int) -> list[Member]:
-        """Return the parameters that have gradients, with the state that steps need."""
-        members = []
+    def _look(self) -> tuple[list[Any], list[Tensor]]:
+        """Return all objects that a plan is made of, and the gradients."""
+        involved: list[Any] = []
+        grads: list[Tensor] = []
+        for group in self.param_groups:
+            mask = group["mask"]
+            involved += mask, group["rounding"]
+            if type(mask) is list:
+                involved += mask
+            for param in group["params"]:
+                if (grad := param.grad) is not None:
+                    involved.append(param)
+                    grads.append(grad)
+        involved += self.state
+        for state in self.state.values():
+            if isinstance(state, dict):
+                involved += state.values()
+        return involved, grads
+
+    def _plan(self, step: int) -> None:
+        """Make members of the parameters that have gradients, with the state that steps need.
+
+        What is new of it comes into the sampler's state in `_keep`, once nothing can be refused.
+        """
+        self._fresh = []
         for index, group in enumerate(self.param_groups):
-            masks = group["mask"] or [None] * len(group["params"])
+            masks = spread_masks(group) or [None] * len(group["params"])
+            exact = group["rounding"] == "exact"
             for i, (param, mask) in enumerate(zip(group["params"], masks, strict=True)):
                 if param.grad is None:
                     continue
-                state = self.state[param]
-                exact = group["rounding"] == "exact"
-                add_state(state, param, self.state_names, exact=exact)
-                born = state.setdefault("born", step)
-                tensors = {name: state[name] for name in self.state_names}
-                residual = state.get("residual") if exact else None
-                members.append(
+                number = group["first_param"] + i
+                state = self.state.get(param, {})
+                new: dict[str, Any] = missing_state(state, param, self.state_names, exact=exact)
+                if self.state_names and ("born" not in state or new.keys() & self.state_names):
+                    new["born"] = step
+                self._fresh.append(new)
+                state = {**state, **new}
+                self._members.append(
                     Member(
                         param,
-                        id=group["first_param"] + i,
+                        id=number,
                         group=index,
                         w0=state.get("w0"),
                         mask=mask,
-                        residual=residual,
-                        born=born,
-                        **tensors,
+                        residual=state.get("residual") if exact and param.dtype in LOW else None,
+                        born=check_int(f"born[{number}]", state.get("born", 0), 32),
+                        **{name: state[name] for name in self.state_names},
                     )
                 )
-        return members
+        self._born = max((m.born for m in self._members), default=0) if self.state_names else 0
+
+    def _keep(self, fresh: list[dict[str, Any]]) -> None:
+        """Take up the state that a plan has made, and remember what the plan was made of."""
+        for member, new in zip(self._members, fresh, strict=True):
+            if new:
+                self.state[member.w].update(new)
+            if member.residual is None:  # of an earlier rounding
+                self.state.get(member.w, {}).pop("residual", None)
+        self._fresh = None
+        self._involved, _ = self._look()  # held, so that the ids stay theirs
+        self._identity = [*map(id, self._involved)]
 
     @torch.no_grad()
     def _reference_step(

@@ -14,21 +14,25 @@ from fastllc.errors import PrecisionWarning
 from fastllc.kernels import Setting, real_dtype
 from fastllc.memory import short
 
-__all__ = ["LOW", "add_state", "check_rounding", "spread_masks", "uncast"]
+__all__ = ["LOW", "check_rounding", "missing_state", "own_state", "spread_masks"]
 
 # What is kept beside a low-precision weight, and how far its last bit is below its first.
 LOW = {torch.bfloat16: torch.int16, torch.float16: torch.float32}
 _ULP = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 
 
-def add_state(state: dict[str, Any], param: Tensor, names: Sequence[str], *, exact: bool) -> None:
-    """Add the tensors that are missing, zero, contiguous and in the precision of the arithmetic."""
+def missing_state(
+    state: Mapping[str, Any], param: Tensor, names: Sequence[str], *, exact: bool
+) -> dict[str, Tensor]:
+    """Return the tensors that are missing: zero, contiguous, in the arithmetic's precision."""
     wanted = dict.fromkeys(names, real_dtype(param.dtype))
     if exact and param.dtype in LOW:
         wanted["residual"] = LOW[param.dtype]
-    for name, dtype in wanted.items():
-        if name not in state:
-            state[name] = torch.zeros(param.shape, dtype=dtype, device=param.device)
+    return {
+        name: torch.zeros(param.shape, dtype=dtype, device=param.device)
+        for name, dtype in wanted.items()
+        if name not in state
+    }
 
 
 def spread_masks(group: Mapping[str, Any]) -> list[Tensor | None] | None:
@@ -52,6 +56,10 @@ def spread_masks(group: Mapping[str, Any]) -> list[Tensor | None] | None:
         if unknown:
             raise ValueError(f"mask must name parameters of its group, got {unknown}")
         masks = [masks.get(name) for name in group["param_names"]]
+    if not isinstance(masks, (list, tuple)):
+        raise TypeError(
+            f"mask must be a tensor, a list, a dict by name or None, got {type(masks).__name__}"
+        )
     if len(masks) != len(params):
         raise ValueError(
             f"mask must have one tensor or None for each of {len(params)} parameters, "
@@ -67,10 +75,12 @@ def _spread(name: str, mask: Any, param: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = short(mask.dtype) if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"{name} must be a boolean tensor, got {kind}")
+    if mask.layout != torch.strided:
+        raise TypeError(f"{name} must be dense (torch.strided), got {mask.layout}")
     if mask.device != param.device:
         raise ValueError(f"{name} must be on {param.device}, got {mask.device}")
     try:
-        return mask.expand(param.shape).clone(memory_format=torch.contiguous_format)
+        return mask.expand(param.shape).contiguous()
     except RuntimeError:
         raise ValueError(
             f"{name} must have a shape that broadcasts to {tuple(param.shape)}, "
@@ -97,19 +107,20 @@ def check_rounding(name: str, param: Tensor, setting: Setting) -> None:
         )
 
 
-def uncast(
+def own_state(
     state: Mapping[Tensor, dict[str, Any]],
     groups: Sequence[Mapping[str, Any]],
     saved: Mapping[str, Any],
 ) -> None:
-    """Put tensors of a loaded state dict back to the dtypes they were saved in.
+    """Put copies of the tensors of a state dict, in their own dtypes, into the state made of it.
 
-    `Optimizer.load_state_dict` casts all of them to that of their parameter, which would cut
-    float32 state beside low-precision weights.
+    `Optimizer.load_state_dict` casts them to the dtype of their parameter, which would cut float32
+    state beside low-precision weights, and where it need not cast, it shares them with whoever
+    saved them.
     """
     ids = [i for group in saved["param_groups"] for i in group["params"]]
     params = [p for group in groups for p in group["params"]]
     for i, param in zip(ids, params, strict=True):
         for name, value in saved["state"].get(i, {}).items():
-            if isinstance(value, Tensor) and value.dtype != state[param][name].dtype:
+            if isinstance(value, Tensor):
                 state[param][name] = value.to(param.device, copy=True)
