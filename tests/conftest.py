@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from fastllc import build_info
+from helpers import OWN, SAMPLERS
 
 
 @pytest.fixture
@@ -37,3 +39,9 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 def supported_instruction_sets() -> list[str]:
     order = ["baseline", "avx2", "avx512"]
     return order[: order.index(str(build_info()["simd"])) + 1]
+
+
+@pytest.fixture(params=SAMPLERS, ids=lambda sampler: sampler.__name__)
+def kind(request) -> Callable[..., torch.optim.Optimizer]:
+    """Makes a sampler of each class, with settings of its own."""
+    return functools.partial(request.param, **OWN[request.param])

@@ -26,11 +26,11 @@ def make(dtype, shapes=SHAPES, seed=0):
 
 
 def exact(groups, anchors, *, key, step, ids):
-    """The nine quantities by devinterp's definitions, in numpy and float64.
+    """The quantities by their definitions, nine of which are devinterp's, in numpy and float64.
 
     Components are concatenated over all parameters that moved, then normed.
     """
-    grad, local, decay, noise, distance = [], [], [], [], []
+    grad, local, decay, noise, distance, weight, steep = [], [], [], [], [], [], []
     for group in groups:
         lr = float(group["lr"])
         for param in group["params"]:
@@ -45,8 +45,10 @@ def exact(groups, anchors, *, key, step, ids):
             decay.append(lr / 2 * group["weight_decay"] * w)
             noise.append(np.sqrt(lr) * group["noise_level"] * z.double().numpy())
             distance.append(w - w0)
-    grad, local, decay, noise, distance = (
-        np.concatenate(x) for x in (grad, local, decay, noise, distance)
+            weight.append(w)
+            steep.append(group["nbeta"] * g)
+    grad, local, decay, noise, distance, weight, steep = (
+        np.concatenate(x) for x in (grad, local, decay, noise, distance, weight, steep)
     )
     prior = local + decay
     norm = np.linalg.norm
@@ -60,11 +62,15 @@ def exact(groups, anchors, *, key, step, ids):
         "dot_grad_prior": grad @ prior,
         "dot_grad_noise": grad @ noise,
         "dot_prior_noise": prior @ noise,
+        "weight_norm": norm(weight),
+        "virial": distance @ steep,
+        "nonfinite": 0,
     }
     magnitudes = {
         "dot_grad_prior": norm(grad) * (norm(local) + norm(decay)),
         "dot_grad_noise": norm(grad) * norm(noise),
         "dot_prior_noise": (norm(local) + norm(decay)) * norm(noise),
+        "virial": norm(distance) * norm(steep),
     }
     return values, magnitudes
 
@@ -74,7 +80,7 @@ def check(metrics, wanted, tolerance):
     assert metrics._fields == tuple(values)
     for name, value in values.items():
         found = getattr(metrics, name)
-        assert found.dtype == torch.float64
+        assert found.dtype == (torch.int64 if name == "nonfinite" else torch.float64)
         assert found.shape == ()
         assert abs(found.item() - value) <= tolerance * magnitudes.get(name, value), name
 
@@ -98,7 +104,7 @@ def identify(sampler):
     ],
     ids=str,
 )
-def test_the_nine_quantities(dtype, options):
+def test_the_quantities(dtype, options):
     sampler = SGLD(make(dtype), lr=0.02, save_metrics=True, seed=21, **options)
     ids, anchors = identify(sampler)
     for step in range(3):

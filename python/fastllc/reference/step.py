@@ -89,7 +89,11 @@ def advance(
         return z.view(w.shape)
 
     if noise is None:
-        noise = normal("proposal") if setting.noise_level > 0 and setting.lr > 0 else w * 0
+        noise = (
+            normal("proposal")
+            if setting.noise_level > 0 and setting.lr > 0
+            else torch.zeros_like(w)
+        )
     z = noise
     age = step - member.born
     momentum, square_avg = member.momentum, member.square_avg
