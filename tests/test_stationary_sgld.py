@@ -1,4 +1,4 @@
-"""The law that the sampler settles to, against closed forms with derived error bars."""
+"""The law that SGLD settles to, against closed forms with derived error bars."""
 
 import math
 
@@ -6,28 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import laws
 from fastllc import SGLD
+from laws import QUARTIC_SIXTH, SIGMAS, chains, quartic_draws, run, run_quartic
 
-# Each coordinate of one tensor is an independent chain: means over them have plain standard
-# errors. Bounds are 5 standard errors; seeds are fixed.
-SIGMAS = 5.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread(threads):
-    """Bits do not depend on it, and on a busy machine two threads wait for each other."""
-    threads(1)
-
-
-def chains(stiffness, per_stiffness, dtype):
-    """Curvature of each coordinate, shape [len(stiffness) * per_stiffness]."""
-    return torch.tensor(stiffness, dtype=dtype).repeat_interleave(per_stiffness)
-
-
-def run(param, grad_of, sampler, steps):
-    for _ in range(steps):
-        param.grad = grad_of(param)
-        sampler.step()
+one_thread = laws.one_thread
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -142,24 +125,9 @@ def test_the_learning_coefficient_of_a_quadratic_with_its_step_size_bias():
     assert abs(terms.sum() - 2.0) > 4 * SIGMAS * error
 
 
-def run_quartic(params, sampler, steps):
-    """Sample exp(-nbeta w^4), with gradients in place: new ones would cost more than the steps."""
-    for p in params:
-        p.grad = torch.empty_like(p)
-    for _ in range(steps):
-        for p in params:
-            torch.mul(p, p, out=p.grad).mul_(p).mul_(4)
-        sampler.step()
-
-
 def quartic_energy(lr, n, time, seed):
-    """nbeta E[w^4] after `time` for chains started in the continuous law, and its standard error.
-
-    p(w) ~ exp(-w^4): w = sign * gamma(1/4)^(1/4).
-    """
-    generator = np.random.default_rng(seed)
-    start = generator.gamma(0.25, size=n) ** 0.25 * generator.choice([-1.0, 1.0], size=n)
-    param = torch.from_numpy(start)
+    """nbeta E[w^4] after `time`, started in the continuous law, and its standard error."""
+    param = quartic_draws(n, seed)
     sampler = SGLD([param], lr=lr, seed=seed)
     run_quartic([param], sampler, round(time / lr))
     energy = param**4
@@ -173,12 +141,11 @@ def test_the_virial_identity_of_a_quartic():
     exactly, so 4 E[w^4] = 1 + 4 eps E[w^6] with E[w^6] = Gamma(7/4) / Gamma(1/4) = 0.2535 in the
     limit; what is left is of second order.
     """
-    sixth = math.gamma(1.75) / math.gamma(0.25)
     found = []
     for lr in (0.04, 0.01):
         energy, error = quartic_energy(lr, 400_000, time=5.0, seed=int(1000 * lr))
         found.append((energy, error))
-        bias = lr * sixth
+        bias = lr * QUARTIC_SIXTH
         # the second order is 0.9 lr^2 (measured with ten times the chains)
         assert abs(energy - 0.25 - bias) <= SIGMAS * error + 2 * lr**2, lr
     (large, e1), (small, e2) = found
@@ -214,7 +181,7 @@ def test_the_virial_identity_holds_at_every_temperature():
         groups.append({"params": [params[-1]], "nbeta": nbeta, "lr": 0.01 * scale**2})
     sampler = SGLD(groups, seed=8)
     run_quartic(params, sampler, 600)
-    bias = 0.01 * math.gamma(1.75) / math.gamma(0.25)
+    bias = 0.01 * QUARTIC_SIXTH
     for group in groups:
         energy = group["nbeta"] * group["params"][0] ** 4
         error = (energy.std() / math.sqrt(n)).item()
