@@ -20,18 +20,24 @@ struct Parts {
     V a, p, c, n;
 };
 
-// scale (nbeta g + localization d + weight_decay w)
+// scale (nbeta g + localization d + weight_decay w). What has no coefficient stays out: d may be
+// infinite where nothing pulls.
 template <class T>
 struct Drift {
     T grad, localization, weight_decay;
+    bool pulling, decaying;
 
     FASTLLC_INLINE Drift(const Setting& s, double scale)
         : grad(T(scale * s.nbeta)), localization(T(scale * s.localization)),
-          weight_decay(T(scale * s.weight_decay)) {}
+          weight_decay(T(scale * s.weight_decay)), pulling(localization != 0),
+          decaying(weight_decay != 0) {}
 
     template <class V>
     FASTLLC_INLINE V operator()(V g, V d, V w) const {
-        return (grad * g + localization * d) + weight_decay * w;  // branches would cost more
+        V drift = grad * g;
+        if (pulling) drift += localization * d;
+        if (decaying) drift += weight_decay * w;
+        return drift;
     }
 };
 

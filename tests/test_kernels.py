@@ -298,10 +298,12 @@ def test_the_order_of_the_sum_of_squares_is_the_documented_one():
     segments = Segments([Member(torch.zeros(n), id=0)])
     take(segments, [g], [[setting()]], [0], [0], moments=True)
     padded = np.zeros(-(-n // 256) * 256, np.float32)
-    padded[:n] = g.numpy() ** 2
+    padded[:n] = g.numpy()
     lanes = np.zeros((len(padded) // 256, 16), np.float32)
-    for row in padded.reshape(-1, 16, 16).transpose(1, 0, 2):
-        lanes += row
+    # One rounding: 64 bits of mantissa hold a product of floats and, with room to spare for terms
+    # of like size, its sum with another float.
+    for row in padded.reshape(-1, 16, 16).transpose(1, 0, 2).astype(np.longdouble):
+        lanes = (lanes + row * row).astype(np.float32)
     while lanes.shape[1] > 1:
         lanes = lanes[:, ::2] + lanes[:, 1::2]
     blocks = lanes[:, 0].astype(np.float64)

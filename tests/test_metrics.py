@@ -51,7 +51,14 @@ def exact(groups, anchors, *, key, step, ids):
         np.concatenate(x) for x in (grad, local, decay, noise, distance, weight, steep)
     )
     prior = local + decay
-    norm = np.linalg.norm
+
+    # BLAS adds thousands of equal squares with errors above what is tested here.
+    def dot(a, b):
+        return math.fsum(a * b)
+
+    def norm(a):
+        return math.sqrt(dot(a, a))
+
     values = {
         "scaled_grad": norm(grad),
         "unscaled_grad": norm(grad),
@@ -59,11 +66,11 @@ def exact(groups, anchors, *, key, step, ids):
         "weight_decay": norm(decay),
         "noise": norm(noise),
         "distance": norm(distance),
-        "dot_grad_prior": grad @ prior,
-        "dot_grad_noise": grad @ noise,
-        "dot_prior_noise": prior @ noise,
+        "dot_grad_prior": dot(grad, prior),
+        "dot_grad_noise": dot(grad, noise),
+        "dot_prior_noise": dot(prior, noise),
         "weight_norm": norm(weight),
-        "virial": distance @ steep,
+        "virial": dot(distance, steep),
         "nonfinite": 0,
     }
     magnitudes = {

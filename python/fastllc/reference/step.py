@@ -163,8 +163,12 @@ def thermostat_change(parts: Iterable[tuple[float, float, int]]) -> float:
 
 
 def _drift(setting: Setting, scale: float, g: Tensor, d: Tensor, w: Tensor) -> Tensor:
-    pulled = g * (scale * setting.nbeta) + d * (scale * setting.localization)
-    return pulled + w * (scale * setting.weight_decay)
+    drift = g * (scale * setting.nbeta)
+    if setting.localization:
+        drift = drift + d * (scale * setting.localization)
+    if setting.weight_decay:
+        drift = drift + w * (scale * setting.weight_decay)
+    return drift
 
 
 def _langevin(setting: Setting, w: Tensor, g: Tensor, d: Tensor, z: Tensor) -> _Moved:
