@@ -9,7 +9,7 @@ from typing import Any
 from fastllc.checks import check_int
 from fastllc.kernels import MAX_STEP, Setting
 
-__all__ = ["Readings", "check_same"]
+__all__ = ["Readings", "check_same", "equal"]
 
 # Numbers and words, which have the same value as long as they are the same object; a tensor may
 # change in place, or equal a float that it does not round to.
@@ -96,6 +96,21 @@ def _is_constant(value: Any) -> bool:
     return type(value) in _CONSTANT
 
 
+def equal(a: Any, b: Any) -> bool:
+    """Whether two values are the same, NaN included; tensors of several elements are not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> equal(0.5, torch.tensor(0.5)), equal(0.5, torch.tensor([0.5, 0.5]))
+    (True, False)
+    """
+    try:
+        return a is b or bool(a == b)
+    except (RuntimeError, ValueError):
+        return False
+
+
 def check_same(name: str, groups: Sequence[Group]) -> None:
     """Raise unless all groups have the same value.
 
@@ -107,7 +122,7 @@ def check_same(name: str, groups: Sequence[Group]) -> None:
     """
     value = groups[0][name]
     for group in groups[1:]:
-        if group[name] is not value and group[name] != value:
+        if not equal(group[name], value):
             raise ValueError(
                 f"{name} must be the same in all groups, got {value} and {group[name]}"
             )

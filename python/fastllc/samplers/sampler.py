@@ -25,7 +25,7 @@ from fastllc.checks import check_int, check_number
 from fastllc.errors import DivergenceWarning
 from fastllc.kernels import Member, Segments, Setting
 from fastllc.samplers.metrics import Metrics, Part, metrics_of
-from fastllc.samplers.readings import Readings, check_same
+from fastllc.samplers.readings import Readings, check_same, equal
 from fastllc.samplers.settings import COMMON, Common, common_setting, needs_anchor
 from fastllc.samplers.state import LOW, check_rounding, missing_state, own_state, spread_masks
 from fastllc.seeds import draw_key
@@ -96,7 +96,7 @@ class Sampler(Optimizer):
             for name in ("seed", "step", *self.shared_names):
                 value = earlier[0][name]
                 given = param_group.setdefault(name, value)
-                if given is not value and given != value:
+                if not equal(given, value):
                     raise ValueError(
                         f"{name} must be that of the other groups, {value}, got {given}"
                     )
