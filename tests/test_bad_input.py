@@ -628,6 +628,18 @@ def test_divergence_is_flagged_once_at_that_step(value, at, where):
     assert sampler.nonfinite_step == at
 
 
+@pytest.mark.parametrize("hooks", [False, True])
+def test_divergence_is_told_of_the_line_that_stepped(hooks):
+    (param,) = make(5)
+    param.grad[0] = math.nan
+    sampler = SGLD([param], seed=0)
+    if hooks:
+        sampler.register_step_pre_hook(lambda *_: None)
+    with pytest.warns(DivergenceWarning) as caught:
+        sampler.step()
+    assert caught[0].filename == __file__
+
+
 def test_divergence_stays_in_the_state():
     sampler, _ = diverge(math.nan, 2, 7)
     other = SGLD([{"params": make(50, 600)}, {"params": make(4)}], seed=0)

@@ -1,6 +1,27 @@
-"""What goes wrong with chains: one warning and one error."""
+"""What goes wrong with chains, and how it is told."""
 
-__all__ = ["DivergenceError", "DivergenceWarning", "PrecisionWarning"]
+import sys
+import warnings
+
+__all__ = ["DivergenceError", "DivergenceWarning", "PrecisionWarning", "warn"]
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn in the name of the line that called fastllc, however far up it is.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("too hot")
+    >>> str(caught[0].message)
+    'too hot'
+    """
+    level, frame = 2, sys._getframe(1)
+    ours = ("fastllc", "torch")  # which calls some of our methods
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ours:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 class DivergenceWarning(RuntimeWarning):

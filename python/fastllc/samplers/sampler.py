@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +21,7 @@ from torch.optim.optimizer import (
 
 from fastllc import _core, kernels, memory, reference
 from fastllc.checks import check_int, check_number
-from fastllc.errors import DivergenceWarning
+from fastllc.errors import DivergenceWarning, warn
 from fastllc.kernels import Member, Segments, Setting
 from fastllc.samplers.metrics import Metrics, Part, metrics_of
 from fastllc.samplers.readings import Readings, check_same, equal
@@ -135,10 +134,9 @@ class Sampler(Optimizer):
         if (masks := spread_masks(group)) is not None:
             group["mask"] = [mask if mask is None else mask.clone() for mask in masks]
         if not kernels.has_kernel(everything[0]):
-            warnings.warn(
+            warn(
                 f"no native kernel for {everything[0].device}: steps run the PyTorch reference, "
-                "which gives the same noise but is slow",
-                stacklevel=5,
+                "which gives the same noise but is slow"
             )
         if needs_anchor(setting) or group["save_metrics"]:
             for param in group["params"]:
@@ -460,11 +458,10 @@ class Sampler(Optimizer):
             for member, count in zip(self._members, counts, strict=True)
             if count
         )
-        warnings.warn(
+        warn(
             f"step {step} left NaN or infinite weights in {where}; lower lr or nbeta, or set "
             "bounding_box_size",
             DivergenceWarning,
-            stacklevel=4,
         )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastllc.errors import PrecisionWarning
+from fastllc.errors import PrecisionWarning, warn
 from fastllc.kernels import Setting, real_dtype
 from fastllc.memory import short
 
@@ -98,12 +97,11 @@ def check_rounding(name: str, param: Tensor, setting: Setting) -> None:
         return
     ulp = 2.0 ** math.floor(math.log2(size)) * _ULP[param.dtype]
     if noise < 4 * ulp:
-        warnings.warn(
+        warn(
             f"{name}: the noise of a step, {noise:.2g}, is below 4 units in the last place "
             f"({ulp:.2g}) of {short(param.dtype)} weights of size {size:.2g}: "
             "rounding='stochastic' heats this chain; raise lr or use rounding='exact'",
             PrecisionWarning,
-            stacklevel=7,
         )
 
 
