@@ -1,5 +1,6 @@
 """What get_metrics returns, against its definition in float64."""
 
+import copy
 import math
 
 import numpy as np
@@ -188,6 +189,29 @@ def test_they_add_up_to_the_step():
         + 2 * (m.dot_grad_prior - m.dot_grad_noise - m.dot_prior_noise)
     )  # fmt: skip
     assert total.item() == pytest.approx(moved, rel=1e-12)
+
+
+@pytest.mark.parametrize("pull", ["localization", "weight_decay"])
+def test_they_add_up_to_the_step_of_every_sampler(kind, pull):
+    """Or, with momentum, to what is added to it beside the share that is kept."""
+    (param,) = make(torch.float64, [(500,)])
+    sampler = kind([param], lr=0.01, nbeta=4.0, save_metrics=True, seed=1, **{pull: 2.0})
+    sampler.step()
+    with_momentum = "friction" in sampler.defaults or "diffusion_factor" in sampler.defaults
+    for _ in range(4):
+        before, state = param.detach().clone(), copy.deepcopy(sampler.state[param])
+        friction = getattr(sampler, "thermostat", sampler.defaults.get("friction"))
+        sampler.step()
+        m = sampler.get_metrics()
+        added = param.detach() - before
+        if with_momentum:
+            added = sampler.state[param]["momentum"] - (1 - friction) * state["momentum"]
+        total = (
+            m.scaled_grad**2 + getattr(m, pull)**2 + m.noise**2
+            + 2 * (m.dot_grad_prior - m.dot_grad_noise - m.dot_prior_noise)
+        )  # fmt: skip
+        assert total.item() == pytest.approx(added.square().sum().item(), rel=1e-10)
+        assert m.weight_norm.item() == pytest.approx(before.norm().item(), rel=1e-12)
 
 
 def test_settings_are_those_of_the_step_not_of_now():
