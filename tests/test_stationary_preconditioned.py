@@ -33,7 +33,7 @@ def frozen_metric(sampler, param, alpha, updates, eps):
 @pytest.mark.parametrize("convention", ["paper", "devinterp"])
 def test_a_frozen_metric_is_a_step_size_of_each_coordinate(convention):
     """SGLD's law with eps G for eps: the variance is sigma^2 / (a (1 - eps G a/4))."""
-    lr, alpha, eps, updates = 0.05, 0.7, 0.2, 8
+    lr, alpha, eps, updates = 0.05, 0.7, 0.2, 2
     h = chains(STIFFNESS, N)
     param = torch.full_like(h, ANCHOR)
     sampler = RMSpropSGLD(
@@ -61,7 +61,7 @@ def test_a_frozen_metric_with_the_mean_gradient_as_drift():
     With e = eps G / 2 and b = beta_1: m' = b m + (1 - b) h (w - c),
     w' = w - e (nb m' + gamma (w - w0) + lambda w) + sqrt(eps G) sigma z.
     """
-    lr, beta, alpha, eps, updates = 0.02, 0.6, 0.7, 0.2, 8
+    lr, beta, alpha, eps, updates = 0.02, 0.6, 0.7, 0.2, 2
     h = chains(STIFFNESS, N)
     param = torch.full_like(h, ANCHOR)
     sampler = AdamSGLD(
