@@ -2,7 +2,7 @@
 
 import torch
 
-from fastllc import SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD, reference
+from fastllc import BAOAB, SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD, reference
 from fastllc._core import Rule
 from fastllc.kernels import Member, real_dtype
 
@@ -10,7 +10,7 @@ DTYPES = [torch.float32, torch.float64]
 LOW = [torch.bfloat16, torch.float16]
 SENTINEL = 7.25
 STATE = ("momentum", "square_avg", "residual")
-SAMPLERS = [SGLD, RMSpropSGLD, AdamSGLD, SGHMC, SGNHT]
+SAMPLERS = [SGLD, RMSpropSGLD, AdamSGLD, SGHMC, SGNHT, BAOAB]
 # Settings of their own, away from the defaults; averages freeze within a few steps.
 OWN = {
     SGLD: {},
@@ -18,6 +18,7 @@ OWN = {
     AdamSGLD: {"betas": (0.7, 0.85), "eps": 0.2, "adapt_steps": 3},
     SGHMC: {"friction": 0.3},
     SGNHT: {"diffusion_factor": 0.2},
+    BAOAB: {"friction": 0.25},
 }
 # Others again, for changes between steps.
 CHANGED = {
@@ -26,6 +27,7 @@ CHANGED = {
     AdamSGLD: {"betas": (0.2, 0.5), "eps": 0.3, "adapt_steps": None},
     SGHMC: {"friction": 0.9},
     SGNHT: {"diffusion_factor": 0.6},
+    BAOAB: {"friction": 1.0},
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastllc import SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
+from fastllc import BAOAB, SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
 from helpers import OWN, SAMPLERS, make
 from test_bad_input import refuses
 
@@ -17,6 +17,7 @@ NUMBERS = [
     (RMSpropSGLD, "eps", (0.0, -1.0, NAN, INF, np.float32("nan"))),
     (AdamSGLD, "eps", (0, -1.0, NAN, INF)),
     (SGHMC, "friction", (0.0, -0.5, 1.0000001, 2, NAN, INF)),
+    (BAOAB, "friction", (0.0, -0.5, 1.5, NAN)),
     (SGNHT, "diffusion_factor", (0.0, -0.5, NAN, INF, -INF)),
 ]
 RANGES = [(sampler, name, value) for sampler, name, values in NUMBERS for value in values]
@@ -180,7 +181,7 @@ BAD_STATES = {
 
 
 @pytest.mark.parametrize("case", BAD_STATES)
-@pytest.mark.parametrize("sampler", [AdamSGLD, SGHMC, SGNHT])
+@pytest.mark.parametrize("sampler", [AdamSGLD, SGHMC, SGNHT, BAOAB])
 def test_state_that_does_not_fit(sampler, case):
     name, change, error, *words = BAD_STATES[case]
     params = make(30, 4)

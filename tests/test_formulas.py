@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from fastllc import SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD, reference, standard_normal
+from fastllc import (
+    BAOAB,
+    SGHMC,
+    SGLD,
+    SGNHT,
+    AdamSGLD,
+    RMSpropSGLD,
+    reference,
+    standard_normal,
+)
 from helpers import OWN, SAMPLERS, make
 
 LR, NBETA, GAMMA, DECAY, SIGMA = 3e-3, 40.0, 5.0, 0.7, 1.3
@@ -56,7 +65,22 @@ def sgnht(s, own, t, w, drift, g, z):
     return w + s["m"]
 
 
-RULES = {SGLD: sgld, RMSpropSGLD: rmsprop, AdamSGLD: adam, SGHMC: sghmc, SGNHT: sgnht}
+def baoab(s, own, t, w, drift, g, z):
+    alpha = own["friction"]
+    s.setdefault("m", root(LR) * SIGMA * s["start"])
+    kicked = s["m"] - LR * drift(g)
+    s["m"] = (1 - alpha) * kicked + root((1 - (1 - alpha) ** 2) * LR) * SIGMA * z
+    return w + kicked / 2 + s["m"] / 2
+
+
+RULES = {
+    SGLD: sgld,
+    RMSpropSGLD: rmsprop,
+    AdamSGLD: adam,
+    SGHMC: sghmc,
+    SGNHT: sgnht,
+    BAOAB: baoab,
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -14,6 +14,7 @@ import hashlib, torch, fastllc
 OWN = {
     "SGLD": {}, "RMSpropSGLD": {"adapt_steps": 3}, "AdamSGLD": {"adapt_steps": 3},
     "SGHMC": {"friction": 0.3}, "SGNHT": {"diffusion_factor": 0.1},
+    "BAOAB": {"friction": 0.3},
 }
 SHAPES = [(120, 301), (7,), (), (0,), (65,)]
 
@@ -78,26 +79,30 @@ noise torch.float32 ef071e369ce06259
 penalty torch.float32 67d8f499609835f0
 noise torch.float64 de691085976b7fbd
 penalty torch.float64 8646f2da31d9c928
-SGLD torch.float32 14e281fa8be50d88 7afa157289474912
+SGLD torch.float32 1bf82c2a5eac4309 25d0c0b341a00995
 SGLD torch.float64 0cd91a9721c5dee9 586cce6c838000bb
-SGLD torch.bfloat16 fa47fc57d760950c 1f2c8275a4d9b1c6 17ac722e447e9bfc
-SGLD torch.float16 1b408460f22d975f be5bdedfe3d113e3 04435c04deeb3ff6
-RMSpropSGLD torch.float32 f0f626bc20b6c263 89d5244967b932e3
+SGLD torch.bfloat16 2fd7da2f5958cbca 84068aa32ef281ab 56a077c13654a5d2
+SGLD torch.float16 fbb02d663add5396 653376107a1bec83 bdd9df31cc49f1f5
+RMSpropSGLD torch.float32 a191e81a3d842468 dcf4bfe23202139a
 RMSpropSGLD torch.float64 56fc98eab1300a38 6e2b41656ec55cc9
-RMSpropSGLD torch.bfloat16 a50cecbe5fd86bd1 fc28aeee254b6a93 aae75cc63568f22b
-RMSpropSGLD torch.float16 8e5041ddbb6da7c6 4446d9fad6561994 733fb02ccd8f2de9
-AdamSGLD torch.float32 cbee0da579dd6995 a90c94faad5d9429
+RMSpropSGLD torch.bfloat16 cbe166df63f1a8d6 76e9ae3d3441e073 727342dc7bcc8fc2
+RMSpropSGLD torch.float16 f09885204568135b 43d75523f6085eb4 f1e2eccfe3a2c4b5
+AdamSGLD torch.float32 01b2b3b6e3083df1 7576fb910a919b6f
 AdamSGLD torch.float64 4d264cb999ba3328 234863bbad51fb2f
-AdamSGLD torch.bfloat16 07b471fb7044233b 6bd7fd2e7fcc0ae4 4dd901b14ad79d8a
-AdamSGLD torch.float16 1f30aef02ca16f7e 0a3635c77e7d620f a6fc3e0dd65e814d
-SGHMC torch.float32 e1d88b880c2300df 98d25f2da5abae0f
+AdamSGLD torch.bfloat16 866d6f075bd2ed29 a6df79290b7f5b01 cd799e2c10354214
+AdamSGLD torch.float16 0d9019bdcb1bc9c0 95243fb2a8f17862 45d2dcd211133978
+SGHMC torch.float32 6f94d0bb4ac8b64c 016725b6839b6743
 SGHMC torch.float64 b292cabe16c2e7ae 65766b9b0bd19cc4
-SGHMC torch.bfloat16 027952a356a00ca1 ae807871ea00df7e b26929585c083587
-SGHMC torch.float16 ea4afb66c011b1a7 acabf3f14f25f171 34d579616e60b45d
-SGNHT torch.float32 cf500db733287341 d5054c7dc8e1c213
+SGHMC torch.bfloat16 45af393293ad315b b82ef04c129c930e 0fe3b9b2da626976
+SGHMC torch.float16 0573c5fddeac2d2c aa6e3b80915f63c0 b93c61dca84a9066
+SGNHT torch.float32 327b0252bc4f47c9 a33f9094265ed921
 SGNHT torch.float64 a23938f6f29b7b42 8173c1dbf157b533
-SGNHT torch.bfloat16 6dca1d3c0504f86d bd58bee4017ea1fd 8b25160802461559
-SGNHT torch.float16 a20942803da56db4 2e146e3b3e53b9d8 417f874201c3b3f5
+SGNHT torch.bfloat16 361423828387194d b1812959c9d7a209 bafd321bf93e299b
+SGNHT torch.float16 9cd849aa28452a16 d13ff66d48d9796c 0f2cf82b6ed5352a
+BAOAB torch.float32 f56bbd1381821053 da0dbba0df87bef4
+BAOAB torch.float64 7853838720805ca5 1316263f78baab14
+BAOAB torch.bfloat16 572f75b9089113ab 7a05cef9ddbee1c2 0b0238091ef14275
+BAOAB torch.float16 284c9d4a2249dff8 cfa60ab7e04e7601 d14fb637ffe95246
 """
 
 

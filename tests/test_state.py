@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from fastllc import SGHMC, SGLD, SGNHT, AdamSGLD, PrecisionWarning, RMSpropSGLD
+from fastllc import BAOAB, SGHMC, SGLD, SGNHT, AdamSGLD, PrecisionWarning, RMSpropSGLD
 from fastllc.kernels import real_dtype
 from helpers import DTYPES, LOW, OWN, SAMPLERS, check_step, draw, make, same_bits
 
@@ -201,6 +201,7 @@ def test_what_each_sampler_keeps():
         AdamSGLD: {"momentum", "square_avg", "born"},
         SGHMC: {"momentum", "born"},
         SGNHT: {"momentum", "born"},
+        BAOAB: {"momentum", "born"},
     }
     for sampler, kept in names.items():
         (param,) = make(3)

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from fastllc import SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
+from fastllc import BAOAB, SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
 
 NBETA, GAMMA, DECAY, ANCHOR = 3.0, 0.5, 0.2, 0.4
 SETTINGS = {"nbeta": NBETA, "localization": GAMMA, "weight_decay": DECAY, "seed": 1}
-SAMPLERS = [SGLD, RMSpropSGLD, AdamSGLD, SGHMC, SGNHT]
+SAMPLERS = [SGLD, RMSpropSGLD, AdamSGLD, SGHMC, SGNHT, BAOAB]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -86,5 +86,5 @@ def test_without_a_step_weights_keep_their_bits(make, dtype, rounding):
         param.grad = torch.ones_like(param)
         sampler.step()
     assert torch.equal(param.view(torch.uint8), start.view(torch.uint8))
-    if make in (SGHMC, SGNHT):
+    if make in (SGHMC, SGNHT, BAOAB):
         assert sampler.state[param]["momentum"].count_nonzero() == 0

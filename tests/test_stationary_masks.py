@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import laws
-from fastllc import SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
+from fastllc import BAOAB, SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
 from laws import SIGMAS, check_normal, linear_law, run
 
 one_thread = laws.one_thread
@@ -31,6 +31,7 @@ SAMPLERS = {
         {"friction": FRICTION},
         1 / (STIFFNESS * (1 - LR * STIFFNESS / (4 * (2 - FRICTION)))),
     ),
+    "BAOAB": (BAOAB, {"friction": FRICTION}, 1 / STIFFNESS),
     # 4 A = xi (2 (2 - xi) - eps a)
     "SGNHT": (
         SGNHT,
