@@ -135,8 +135,9 @@ class AdamSGLD(Sampler):
 
     with :math:`m = 0` and :math:`v = 1` at the start and :math:`\hat m = m / (1 - \beta_1^t)`,
     :math:`\hat v = v / (1 - \beta_2^t)`; then clamped to the box. What `RMSpropSGLD` says about G
-    and ``adapt_steps`` holds here too. The mean gradient never stops following: it lags by some
-    :math:`1/(1 - \beta_1)` steps, which changes the law by a term of the order of epsilon.
+    and ``adapt_steps`` holds here too. The mean gradient never stops following: it lags by
+    :math:`\beta_1/(1 - \beta_1)` steps, which makes the bias of a step size
+    :math:`(1 + \beta_1)/(1 - \beta_1)` times that of `RMSpropSGLD`, 19 times by default.
 
     Parameters
     ----------
