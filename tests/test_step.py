@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastllc import DivergenceWarning, PrecisionWarning
-from helpers import CHANGED, DTYPES, LOW, OWN, SAMPLERS, SENTINEL, check_step, draw, lay_out, make
+from helpers import (
+    CHANGED,
+    DTYPES,
+    LOW,
+    OWN,
+    SAMPLERS,
+    SENTINEL,
+    check_step,
+    draw,
+    lay_out,
+    make,
+    same_bits,
+)
 
 # Tails of all lengths, blocks of 256 and chunks of 16384 elements with their neighbours.
 shapes = st.one_of(
@@ -143,3 +155,25 @@ def test_settings_that_change_between_steps_apply_to_the_next(kind):
     for change in changes:
         sampler.param_groups[0].update(change)
         check_step(sampler)
+
+
+@pytest.mark.parametrize("dtype", DTYPES + LOW, ids=str)
+def test_without_native_code_the_reference_steps(kind, dtype, monkeypatch):
+    params, twins = make((30, 9), 5, dtype=dtype), make((30, 9), 5, dtype=dtype)
+    options = {"localization": 1.0, "bounding_box_size": 0.3, "save_metrics": True, "seed": 2}
+    options["mask"] = [draw((30, 1)) > 0, None]
+    native = kind(params, **options)
+    monkeypatch.setattr("fastllc.kernels.has_kernel", lambda tensor: False)
+    with pytest.warns(UserWarning, match="no native kernel for cpu"):
+        plain = kind(twins, **options)
+    plain.step()
+    monkeypatch.undo()
+    native.step()
+    for p, q in zip(params, twins, strict=True):
+        assert same_bits(p, q)
+        assert native.state[p].keys() == plain.state[q].keys()
+    for a, b in zip(native.get_metrics(), plain.get_metrics(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert getattr(plain, "thermostat", 0) == pytest.approx(getattr(native, "thermostat", 0))
+    twins[1].grad = None
+    check_step(plain)  # by native code, from the reference's state
