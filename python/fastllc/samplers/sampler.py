@@ -201,12 +201,7 @@ class Sampler(Optimizer):
         step, seed = readings.counters(groups)
         readings.read(groups)
         settings, saving = readings.settings, readings.saving
-        for name in self.shared_names:
-            check_same(name, groups)
-        thermostat = groups[0].get("thermostat")
-        if thermostat is None:
-            thermostat = settings[0].friction
-        thermostat = check_number("thermostat", thermostat)
+        thermostat = self._read_thermostat(settings) if self.shared_names else 0.0
         grads = self._bind(step)
         if noise_generator is not None:
             key = draw_key(noise_generator)
@@ -244,6 +239,15 @@ class Sampler(Optimizer):
         if counts is not None and counts.any():
             self._flag(counts.tolist(), step)
         return loss
+
+    def _read_thermostat(self, settings: list[Setting]) -> float:
+        """Return the thermostat, which is one for all groups, before the step."""
+        for name in self.shared_names:
+            check_same(name, self.param_groups)
+        thermostat = self.param_groups[0]["thermostat"]
+        return (
+            settings[0].friction if thermostat is None else check_number("thermostat", thermostat)
+        )
 
     def get_metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, over the groups with ``save_metrics``.
