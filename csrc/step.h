@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "moments.h"
+#include "sketch.h"
 
 namespace fastllc {
 
@@ -62,6 +63,13 @@ struct Walker {
     double thermostat;
 };
 
+// Count sketches of what a step is made of (sketch.h), over all segments of a chain.
+struct Sketches {
+    double* tables;    // [chain][kComponents][dim]; or null: not wanted
+    std::int64_t dim;  // in [1, kMaxSketch]
+    std::uint64_t seed;
+};
+
 struct Step {
     Rule rule;
     const Segment* segments;
@@ -70,6 +78,7 @@ struct Step {
     std::int64_t n_chains;
     const Setting* settings;  // [group][chain]
     double* moments;          // [chain][segment][kMoments]; or null: not wanted
+    Sketches sketches;
     std::int64_t* nonfinite;  // [chain][segment] number of weights that are NaN or infinite now
     int threads;
 };

@@ -834,7 +834,7 @@ def test_the_penalty_notices_weights_that_were_changed_since():
 def test_every_setting_of_the_sampler_is_covered_here():
     group = SGLD(make(3)).param_groups[0]
     others = {"params", "save_metrics", "seed", "step", "first_param", "noise_format"}
-    elsewhere = {"mask", "rounding"}  # test_bad_settings.py
+    elsewhere = {"mask", "rounding", "sketch_dim", "sketch_seed"}  # test_bad_settings, test_sketch
     assert set(SETTINGS) == set(group) - others - elsewhere
     assert issubclass(SGLD, Sampler)
 

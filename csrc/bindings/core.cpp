@@ -4,7 +4,9 @@
 #include <pybind11/native_enum.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -46,6 +48,20 @@ public:
         expect_size(nonfinite_, k * n, "nonfinite");
     }
 
+    // Where the next steps leave their sketches; None: nowhere.
+    void sketch(std::optional<Table<double>> tables, std::uint64_t seed) {
+        std::int64_t dim = 0;
+        if (tables) {
+            dim = tables->size() / (chains_.size() * kComponents);
+            if (dim < 1 || dim > kMaxSketch)
+                throw std::invalid_argument("tables must have [1, " + std::to_string(kMaxSketch) +
+                                            "] buckets, got " + std::to_string(dim));
+            expect_size(*tables, chains_.size() * kComponents * dim, "tables");
+        }
+        tables_ = std::move(tables);
+        sketches_ = {tables_ ? tables_->mutable_data() : nullptr, dim, seed};
+    }
+
     // Returns the number of non-finite weights after the step.
     std::int64_t run(bool moments, int threads) {
         const Step arguments{rule_,
@@ -55,6 +71,7 @@ public:
                              chains_.size(),
                              settings_.data(),
                              moments ? moments_.mutable_data() : nullptr,
+                             sketches_,
                              nonfinite_.mutable_data(),
                              threads};
         const py::gil_scoped_release release;
@@ -68,6 +85,8 @@ private:
     Table<Setting> settings_;
     Table<double> moments_;
     Table<std::int64_t> nonfinite_;
+    std::optional<Table<double>> tables_;
+    Sketches sketches_{};
 };
 
 void standard_normal_(DType dtype, std::uint64_t out, std::int64_t numel, std::int64_t first,
@@ -111,6 +130,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.attr("NOISE_FORMAT") = noise::kFormat;
     m.attr("VERSION") = FASTLLC_VERSION;
     m.attr("COMPILER") = FASTLLC_COMPILER;
+    m.attr("MAX_SKETCH") = kMaxSketch;
+    m.attr("COMPONENTS") =
+        py::make_tuple("scaled_grad", "unscaled_grad", "localization", "weight_decay", "noise");
     m.attr("MOMENTS") = py::make_tuple("aa", "pp", "nn", "ap", "an", "pn", "ww", "ac", "cn", "gg",
                                        "dd", "gd", "cc");
 
@@ -136,6 +158,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
              py::arg("rule"), py::arg("segments").noconvert(), py::arg("chains").noconvert(),
              py::arg("settings").noconvert(), py::arg("moments").noconvert(),
              py::arg("nonfinite").noconvert())
+        .def("sketch", &StepTables::sketch, py::arg("tables").noconvert(), py::arg("seed"))
         .def("run", &StepTables::run, py::arg("moments"), py::arg("threads"));
     m.def("standard_normal", &standard_normal_, py::arg("dtype"), py::arg("out"), py::arg("numel"),
           py::arg("first"), py::arg("key"), py::arg("step"), py::arg("param"), py::arg("threads"));

@@ -24,6 +24,8 @@ constexpr int kBytes = FASTLLC_BYTES;
 
 #include "blocks.inl"
 
+#include "sketch.inl"
+
 #include "kernels.inl"
 }  // namespace
 const Kernels kernels = table;

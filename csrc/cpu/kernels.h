@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../noise.h"
+#include "../sketch.h"
 #include "../step.h"
 
 namespace fastllc::cpu {
@@ -32,10 +33,18 @@ struct Source {
     std::uint32_t step, param;
 };
 
+// Where the components of a step are sketched: tables[component][stride], of which the first
+// dim + kRow - 1 are used, in the precision of the arithmetic; null: not wanted.
+struct Sketching {
+    std::uint64_t seed;
+    std::int64_t dim, stride;
+    void* tables;
+};
+
 struct Kernels {
     // One step. Moments are summed if wanted, non-finite weights are always counted.
     void (*step)(Rule, DType, const Run&, const Setting&, const Walker&, const Source&,
-                 bool moments, Sums&);
+                 bool moments, const Sketching&, Sums&);
     // w = standard normals.
     void (*normal)(DType, const Run&, const Source&);
     // moments[dd] += ||w - w0||^2, and momentum = scale * (w - w0) unless that is null; w is kGrad.

@@ -109,9 +109,9 @@ std::int64_t count_nonfinite(const Block<P>& b, Masked masked) {
     return count;
 }
 
-template <class P, class R, int kSums>
+template <class P, class R, int kSums, bool kSketched = false>
 void step_run(Rule which, const Run& run, const Setting& setting, const Walker& walker,
-              const Source& source, Sums& sums) {
+              const Source& source, const Sketching& sketch, Sums& sums) {
     using L = typename P::Lanes;
     using T = typename L::Scalar;
     using V = typename L::Real;
@@ -125,6 +125,8 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
     };
     alignas(64) T noise[kBlock] = {};
     alignas(64) std::uint32_t bits[P::kLow ? kBlock : 1];
+    [[maybe_unused]] std::conditional_t<kSketched, Sketcher<T, R::kHasSquareAvg>, NoSketcher>
+        sketcher(run, source.param, sketch);
 
     for_each_block<P>(run, [&](const Block<P>& block, auto masked) {
         if (!masked) prefetch(block);
@@ -188,6 +190,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                 if constexpr (R::kHasSquareAvg) {
                     if (rule.adapting || starting) store(b.square_avg + at, v);
                 }
+                if constexpr (kSketched) sketcher.take(at, part, g);
                 if constexpr (kSums > 0) {
                     moments.add(aa, i, part.a, part.a);
                     moments.add(pp, i, part.p, part.p);
@@ -210,6 +213,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
             }
         }
         if constexpr (kSums > 0) moments.flush(sums.moments);
+        if constexpr (kSketched) sketcher.add(block, rule);
         if constexpr (R::kThermostat) {
             double total_kinetic[4] = {};
             kinetic.flush(total_kinetic);
@@ -237,18 +241,21 @@ struct Family {
 
 template <class P>
 void step_of(Rule rule, const Run& run, const Setting& setting, const Walker& walker,
-             const Source& source, bool summed, Sums& sums) {
+             const Source& source, bool summed, const Sketching& sketch, Sums& sums) {
     using T = typename P::Lanes::Scalar;
     const auto go = [&](auto family) {
         using R = typename decltype(family)::Type;
         constexpr int least = R::kHasSquareAvg ? int(kMoments) : int(ac);
         constexpr int decaying = R::kHasSquareAvg ? int(kMoments) : int(gg);
-        if (!summed)
-            step_run<P, R, 0>(rule, run, setting, walker, source, sums);
+        // Sketches come with all sums, to have one kernel for them.
+        if (sketch.tables)
+            step_run<P, R, decaying, true>(rule, run, setting, walker, source, sketch, sums);
+        else if (!summed)
+            step_run<P, R, 0>(rule, run, setting, walker, source, sketch, sums);
         else if (setting.weight_decay == 0)
-            step_run<P, R, least>(rule, run, setting, walker, source, sums);
+            step_run<P, R, least>(rule, run, setting, walker, source, sketch, sums);
         else
-            step_run<P, R, decaying>(rule, run, setting, walker, source, sums);
+            step_run<P, R, decaying>(rule, run, setting, walker, source, sketch, sums);
     };
     switch (rule) {
     case Rule::sgld:
@@ -294,9 +301,9 @@ void penalty(const Run& run, double scale, Sums& sums) {
 
 const Kernels table{
     [](Rule rule, DType dtype, const Run& run, const Setting& setting, const Walker& walker,
-       const Source& source, bool summed, Sums& sums) {
+       const Source& source, bool summed, const Sketching& sketch, Sums& sums) {
         const auto go = [&](auto precision) {
-            step_of<decltype(precision)>(rule, run, setting, walker, source, summed, sums);
+            step_of<decltype(precision)>(rule, run, setting, walker, source, summed, sketch, sums);
         };
         switch (dtype) {
         case DType::float32:

@@ -2,31 +2,33 @@
 // that depends on the sizes alone.
 #include "../step.h"
 
+#include <utility>
 #include <vector>
 
 #include "dispatch.h"
 #include "pool.h"
+#include "strips.h"
 
 namespace fastllc {
 namespace {
 
+using cpu::Chunk;
 using cpu::Run;
 using cpu::Sums;
-
-// Part of a piece of a tensor: `numel` elements from element `first` of the whole tensor, which is
-// element `offset` of the piece.
-struct Chunk {
-    std::int64_t piece, offset, first, numel;
-};
 
 // Below this a second thread costs more than it brings: it is awake after some 20 us, the time of
 // about as many elements of a step.
 constexpr std::int64_t kSerial = 32768;
 
-// Visits all chunks of pieces 0..n-1 and calls total(piece, sums) once for each piece.
+// All chunks of pieces 0..n-1, and how many threads they are worth.
+struct Cut {
+    std::vector<Chunk> chunks;
+    int threads;
+};
+
 // extent(piece) gives its {first, numel}.
-template <class Extent, class Visit, class Total>
-void sweep(std::int64_t n, int threads, Extent extent, Visit visit, Total total) {
+template <class Extent>
+Cut cut(std::int64_t n, int threads, Extent extent) {
     std::vector<Chunk> chunks;
     std::int64_t elements = 0;
     for (std::int64_t piece = 0; piece < n; ++piece) {
@@ -39,12 +41,13 @@ void sweep(std::int64_t n, int threads, Extent extent, Visit visit, Total total)
             offset += count;
         }
     }
-    std::vector<Sums> sums(chunks.size());
-    cpu::parallel_for(static_cast<std::int64_t>(chunks.size()), elements < kSerial ? 1 : threads,
-                      [&](std::int64_t i) {
-                          const auto at = static_cast<std::size_t>(i);
-                          visit(chunks[at], sums[at]);
-                      });
+    return {std::move(chunks), elements < kSerial ? 1 : threads};
+}
+
+// Adds up the sums of chunks and calls total(piece, sums) once for each piece.
+template <class Total>
+void add_up(std::int64_t n, const std::vector<Chunk>& chunks, const std::vector<Sums>& sums,
+            Total total) {
     std::size_t at = 0;
     for (std::int64_t piece = 0; piece < n; ++piece) {
         Sums all;
@@ -56,6 +59,18 @@ void sweep(std::int64_t n, int threads, Extent extent, Visit visit, Total total)
         }
         total(piece, all);
     }
+}
+
+// All of it: visits the chunks, in parallel, and adds up.
+template <class Extent, class Visit, class Total>
+void sweep(std::int64_t n, int threads, Extent extent, Visit visit, Total total) {
+    const Cut all = cut(n, threads, extent);
+    std::vector<Sums> sums(all.chunks.size());
+    cpu::parallel_for(static_cast<std::int64_t>(sums.size()), all.threads, [&](std::int64_t i) {
+        const auto at = static_cast<std::size_t>(i);
+        visit(all.chunks[at], sums[at]);
+    });
+    add_up(n, all.chunks, sums, total);
 }
 
 struct Extent {
@@ -101,42 +116,46 @@ std::int64_t step(const Step& s) {
         return s
             .settings[s.segments[piece % s.n_segments].group * s.n_chains + piece / s.n_segments];
     };
-    sweep(
-        s.n_chains * s.n_segments, s.threads,
-        [&](std::int64_t piece) {
-            const Segment& segment = s.segments[piece % s.n_segments];
-            const bool active = s.chains[piece / s.n_segments].active != 0;
-            return Extent{segment.first, active ? segment.numel : 0};
-        },
-        [&](const Chunk& c, Sums& sums) {
-            const std::int64_t k = c.piece / s.n_segments;
-            const Segment& segment = s.segments[c.piece % s.n_segments];
-            const Chain& chain = s.chains[k];
-            const std::int64_t stored = item_size(segment.dtype), real = real_size(segment.dtype);
-            const std::int64_t own = k * segment.w_stride + c.offset;
-            const bool master = segment.dtype == DType::float16;  // a residual in full
-            const Run run{
-                {at(segment.w, own * stored), at(segment.grad, own * stored),
-                 at(segment.w0, (k * segment.w0_stride + c.offset) * stored),
-                 at(segment.momentum, own * real), at(segment.square_avg, own * real),
-                 at(segment.residual, own * (master ? 4 : 2))},
-                static_cast<std::uint8_t*>(at(segment.mask, k * segment.mask_stride + c.offset)),
-                c.first,
-                c.numel};
-            kernels.step(s.rule, segment.dtype, run, setting_of(c.piece),
-                         Walker{chain.step - segment.born, chain.thermostat},
-                         cpu::Source{chain.key, static_cast<std::uint32_t>(chain.step),
-                                     static_cast<std::uint32_t>(segment.param)},
-                         s.moments != nullptr, sums);
-        },
-        [&](std::int64_t piece, const Sums& sums) {
-            s.nonfinite[piece] = sums.nonfinite;
-            nonfinite += sums.nonfinite;
-            kinetic[static_cast<std::size_t>(piece / s.n_segments)].add(sums, setting_of(piece).lr);
-            if (s.moments)
-                for (int m = 0; m < kMoments; ++m)
-                    s.moments[piece * kMoments + m] = sums.moments[m];
-        });
+    const std::int64_t n = s.n_chains * s.n_segments;
+    const Cut all = cut(n, s.threads, [&](std::int64_t piece) {
+        const Segment& segment = s.segments[piece % s.n_segments];
+        const bool active = s.chains[piece / s.n_segments].active != 0;
+        return Extent{segment.first, active ? segment.numel : 0};
+    });
+    std::vector<Sums> sums_of(all.chunks.size());
+    const auto visit = [&](std::size_t i, const cpu::Sketching& sketch) {
+        const Chunk& c = all.chunks[i];
+        const std::int64_t k = c.piece / s.n_segments;
+        const Segment& segment = s.segments[c.piece % s.n_segments];
+        const Chain& chain = s.chains[k];
+        const std::int64_t stored = item_size(segment.dtype), real = real_size(segment.dtype);
+        const std::int64_t own = k * segment.w_stride + c.offset;
+        const bool master = segment.dtype == DType::float16;  // a residual in full
+        const Run run{
+            {at(segment.w, own * stored), at(segment.grad, own * stored),
+             at(segment.w0, (k * segment.w0_stride + c.offset) * stored),
+             at(segment.momentum, own * real), at(segment.square_avg, own * real),
+             at(segment.residual, own * (master ? 4 : 2))},
+            static_cast<std::uint8_t*>(at(segment.mask, k * segment.mask_stride + c.offset)),
+            c.first,
+            c.numel};
+        kernels.step(s.rule, segment.dtype, run, setting_of(c.piece),
+                     Walker{chain.step - segment.born, chain.thermostat},
+                     cpu::Source{chain.key, static_cast<std::uint32_t>(chain.step),
+                                 static_cast<std::uint32_t>(segment.param)},
+                     s.moments != nullptr, sketch, sums_of[i]);
+    };
+    cpu::Strips strips(s, all.chunks);
+    cpu::parallel_for(strips.size(), all.threads,
+                      [&](std::int64_t strip) { strips.run(strip, visit); });
+    strips.add_up();
+    add_up(n, all.chunks, sums_of, [&](std::int64_t piece, const Sums& sums) {
+        s.nonfinite[piece] = sums.nonfinite;
+        nonfinite += sums.nonfinite;
+        kinetic[static_cast<std::size_t>(piece / s.n_segments)].add(sums, setting_of(piece).lr);
+        if (s.moments)
+            for (int m = 0; m < kMoments; ++m) s.moments[piece * kMoments + m] = sums.moments[m];
+    });
     if (s.rule == Rule::sgnht)
         for (std::int64_t k = 0; k < s.n_chains; ++k)
             if (s.chains[k].active)

@@ -10,6 +10,7 @@ from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.momentum import BAOAB, SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sgld import SGLD
+from fastllc.samplers.sketches import Sketches
 from fastllc.seeds import chain_key
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Metrics",
     "PrecisionWarning",
     "RMSpropSGLD",
+    "Sketches",
     "__version__",
     "build_info",
     "chain_key",

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 CHAIN: np.dtype[np.void]
 COMPILER: str
+COMPONENTS: tuple[str, ...]
+MAX_SKETCH: int
 MOMENTS: tuple[str, ...]
 NOISE_FORMAT: int
 PAIR: np.dtype[np.void]
@@ -37,6 +39,7 @@ class StepTables:
         moments: NDArray[np.float64],
         nonfinite: NDArray[np.int64],
     ) -> None: ...
+    def sketch(self, tables: NDArray[np.float64] | None, seed: int) -> None: ...
     def run(self, moments: bool, threads: int) -> int: ...
 
 def box_muller_parts_float32(words: NDArray[np.uint32]) -> tuple[Any, Any, Any]: ...

@@ -2,14 +2,25 @@
 
 from fastllc.kernels.functions import has_kernel, localization_penalty, standard_normal
 from fastllc.kernels.segments import Segments
-from fastllc.kernels.tables import MAX_PARAMS, MAX_STEP, Member, Setting, StepSums, real_dtype
+from fastllc.kernels.tables import (
+    MAX_PARAMS,
+    MAX_SKETCH,
+    MAX_STEP,
+    Member,
+    Setting,
+    Sketch,
+    StepSums,
+    real_dtype,
+)
 
 __all__ = [
     "MAX_PARAMS",
+    "MAX_SKETCH",
     "MAX_STEP",
     "Member",
     "Segments",
     "Setting",
+    "Sketch",
     "StepSums",
     "has_kernel",
     "localization_penalty",

@@ -7,10 +7,19 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc import _core
-from fastllc.kernels.tables import DTYPES, MAX_PARAMS, Member, Setting, StepSums, real_dtype
+from fastllc.kernels.tables import (
+    DTYPES,
+    MAX_PARAMS,
+    Member,
+    Setting,
+    Sketch,
+    StepSums,
+    real_dtype,
+)
 from fastllc.memory import (
     Places,
     Spans,
@@ -102,6 +111,8 @@ class Segments:
         )
         self._native = _core.StepTables(rule, table, self._chains, self._settings, *self._sums)
 
+        self._sketch: Sketch | None = None
+        self._sketches: NDArray[np.float64] | None = None
         self._bound: list[Tensor] = []
         self._addresses: list[int] = []
         self._place([])
@@ -182,6 +193,7 @@ class Segments:
         active: Sequence[bool] | None = None,
         thermostats: Sequence[float] | None = None,
         moments: bool = False,
+        sketch: Sketch | None = None,
     ) -> bool:
         """Advance every active chain by one fused step, in place, with the bound gradients.
 
@@ -198,6 +210,8 @@ class Segments:
             afterwards.
         moments : bool
             Whether to sum the moments too.
+        sketch : Sketch, optional
+            How to sketch the step too; see `sketches`.
 
         Returns
         -------
@@ -220,6 +234,11 @@ class Segments:
             self._chains["active"] = active
         if thermostats is not None:
             self._chains["thermostat"] = thermostats
+        if sketch != self._sketch:
+            shape = (len(self._chains), len(_core.COMPONENTS), sketch.dim) if sketch else None
+            self._sketches = None if shape is None else np.zeros(shape)
+            self._native.sketch(self._sketches, sketch.seed if sketch else 0)
+            self._sketch = sketch
         nonfinite = self._native.run(moments, torch.get_num_threads())
         if self._staged:
             with torch.no_grad():
@@ -233,6 +252,14 @@ class Segments:
     def sums(self) -> StepSums:
         """What the last step summed; the next one writes over it."""
         return self._sums
+
+    @property
+    def sketches(self) -> NDArray[np.float64] | None:
+        """Sketches of the last step by (chain, component, bucket); the next one writes over them.
+
+        Components are those of ``_core.COMPONENTS``; None if the step was not sketched.
+        """
+        return self._sketches
 
     @property
     def thermostats(self) -> list[float]:

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from fastllc import _core
 
-__all__ = ["DTYPES", "MAX_PARAMS", "MAX_STEP", "Member", "Setting", "StepSums", "real_dtype"]
+__all__ = [
+    "DTYPES",
+    "MAX_PARAMS",
+    "MAX_SKETCH",
+    "MAX_STEP",
+    "Member",
+    "Setting",
+    "Sketch",
+    "StepSums",
+    "real_dtype",
+]
 
 DTYPES = {
     torch.float32: _core.DType.float32,
@@ -22,6 +32,7 @@ DTYPES = {
 }
 MAX_PARAMS = 2**24
 MAX_STEP = 2**32 - 1
+MAX_SKETCH: int = _core.MAX_SKETCH
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -99,6 +110,19 @@ class Member(NamedTuple):
     residual: Tensor | None = None
     first: int = 0
     born: int = 0
+
+
+class Sketch(NamedTuple):
+    """How a step is sketched; see csrc/sketch.h.
+
+    Attributes
+    ----------
+    dim : number of buckets, in [1, MAX_SKETCH]
+    seed : key of buckets and signs, in [0, 2**64)
+    """
+
+    dim: int
+    seed: int
 
 
 class StepSums(NamedTuple):

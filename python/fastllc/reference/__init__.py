@@ -6,13 +6,16 @@ in double precision here and in the order of csrc/moments.h there.)
 """
 
 from fastllc.reference.noise import philox, random_words, standard_normal
+from fastllc.reference.sketch import buckets_and_signs, sketch
 from fastllc.reference.step import Advance, advance, thermostat_change
 
 __all__ = [
     "Advance",
     "advance",
+    "buckets_and_signs",
     "philox",
     "random_words",
+    "sketch",
     "standard_normal",
     "thermostat_change",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["STREAMS", "philox", "random_words", "root", "standard_normal"]
 
 # csrc/noise.h
-STREAMS = {"proposal": 0, "rounding": 1, "momentum": 2}
+STREAMS = {"proposal": 0, "rounding": 1, "momentum": 2, "sketch": 3}
 
 _LOW = 0xFFFFFFFF
 _hex = float.fromhex

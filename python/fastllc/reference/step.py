@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from fastllc._core import Rule
-from fastllc.kernels import Member, Setting, real_dtype
+from fastllc.kernels import Member, Setting, Sketch, real_dtype
 from fastllc.reference.noise import random_words, root, standard_normal
 from fastllc.reference.precision import read, write, write_at_random
+from fastllc.reference.sketch import sketch as sketch_of
 
 __all__ = ["Advance", "advance", "thermostat_change"]
 
@@ -29,6 +30,7 @@ class Advance(NamedTuple):
     moments : float64, shape [13], in the order of ``_core.MOMENTS``
     kinetic : sum of the squares of the momentum
     updated, nonfinite : number of elements
+    sketches : float64, shape [5, dim], in the order of ``_core.COMPONENTS``; or None
     """
 
     w: Tensor
@@ -39,6 +41,7 @@ class Advance(NamedTuple):
     kinetic: float
     updated: int
     nonfinite: int
+    sketches: Tensor | None
 
 
 class _Address(TypedDict):
@@ -69,6 +72,7 @@ def advance(
     step: int,
     thermostat: float = 0.0,
     noise: Tensor | None = None,
+    sketch: Sketch | None = None,
 ) -> Advance:
     """Return what one step makes of a tensor, with the given standard normals or its own.
 
@@ -143,6 +147,7 @@ def advance(
         0.0 if momentum_after is None else float((momentum_after[on].double() ** 2).sum()),
         int(on.sum()),
         int((~stored[on].isfinite()).sum()),
+        None if sketch is None else _sketches(rule, member, setting, sketch, on, g, after),
     )
 
 
@@ -231,6 +236,43 @@ def _with_momentum(
     kicked = m - drift
     m = kicked * decay + noise
     return _Moved((w + kicked * 0.5) + m * 0.5, m, None, g, d, w, z)
+
+
+def _sketches(
+    rule: Rule,
+    member: Member,
+    setting: Setting,
+    sketch: Sketch,
+    on: Tensor,
+    g: Tensor,
+    after: _Moved,
+) -> Tensor:
+    """Return the sketches of the components with their coefficients."""
+    scale = setting.lr if rule in (Rule.sgnht, Rule.baoab) else 0.5 * setting.lr
+    heat = setting.lr * {
+        Rule.sghmc: setting.friction,
+        Rule.sgnht: 2 * setting.friction,
+        Rule.baoab: (2 - setting.friction) * setting.friction,
+    }.get(rule, 1.0)
+    components = [
+        (scale * setting.nbeta, after.a),
+        (scale * setting.nbeta, g),
+        (scale * setting.localization, after.p),
+        (scale * setting.weight_decay, after.c),
+        (math.sqrt(heat) * setting.noise_level, after.n),
+    ]
+    return torch.stack(
+        [
+            sketch_of(
+                torch.where(on, x * factor, 0) if factor else torch.zeros_like(x),
+                sketch.dim,
+                seed=sketch.seed,
+                param=member.id,
+                first=member.first,
+            )
+            for factor, x in components
+        ]
+    )
 
 
 def _spread(rule: Rule, setting: Setting) -> float:

@@ -47,7 +47,7 @@ class SGHMC(Sampler):
         alpha in (0, 1], the share of the momentum that is lost in a step.
     **common
         nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
-        save_metrics, seed: see `Common`.
+        save_metrics, sketch_dim, sketch_seed, seed: see `Common`.
 
     Raises
     ------
@@ -121,7 +121,7 @@ class BAOAB(Sampler):
         friction gamma and time step h.
     **common
         nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
-        save_metrics, seed: see `Common`.
+        save_metrics, sketch_dim, sketch_seed, seed: see `Common`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ class SGNHT(Sampler):
         A > 0, the friction that balances the injected noise; the same for all groups.
     **common
         nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
-        save_metrics, seed: see `Common`.
+        save_metrics, sketch_dim, sketch_seed, seed: see `Common`.
 
     Raises
     ------

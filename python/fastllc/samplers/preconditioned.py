@@ -59,7 +59,7 @@ class RMSpropSGLD(Sampler):
         Number of steps after which v stays as it is; None: never.
     **common
         nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
-        save_metrics, seed: see `Common`.
+        save_metrics, sketch_dim, sketch_seed, seed: see `Common`.
 
     Raises
     ------
@@ -153,7 +153,7 @@ class AdamSGLD(Sampler):
         Number of steps after which v stays as it is; None: never.
     **common
         nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
-        save_metrics, seed: see `Common`.
+        save_metrics, sketch_dim, sketch_seed, seed: see `Common`.
 
     Raises
     ------

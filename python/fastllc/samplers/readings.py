@@ -7,7 +7,8 @@ from operator import is_, itemgetter
 from typing import Any
 
 from fastllc.checks import check_int
-from fastllc.kernels import MAX_STEP, Setting
+from fastllc.kernels import MAX_STEP, Setting, Sketch
+from fastllc.samplers.sketches import SHARED, check_sketch
 
 __all__ = ["Readings", "check_same", "equal"]
 
@@ -34,6 +35,8 @@ class Readings:
     ----------
     settings, saving : list of Setting, list of bool
         Of each group, as `read` found them.
+    sketch : Sketch or None
+        Of all groups.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Readings:
         self._counted: tuple[int, int | None] = -1, None  # no group's
         self.settings: list[Setting] = []
         self.saving: list[bool] = []
+        self.sketch: Sketch | None = None
 
     def read(self, groups: Sequence[Group]) -> None:
         """Read the settings; those that have changed since the last step are checked."""
@@ -55,10 +59,14 @@ class Readings:
             return
         settings = [self._setting(group) for group in groups]
         saving = [bool(group["save_metrics"]) for group in groups]
+        for name in SHARED:
+            check_same(name, groups)
+        sketch = check_sketch(groups[0])
         if settings != self.settings or saving != self.saving:
             for group, setting, save_metrics in zip(groups, settings, saving, strict=True):
                 self._check(group, setting, save_metrics)
             self.settings, self.saving = settings, saving
+        self.sketch = sketch
         values = [self._values(group) for group in groups]
         constant = all(_is_constant(value) for row in values for value in row)
         self._constants = values if constant else []

@@ -22,10 +22,11 @@ from torch.optim.optimizer import (
 from fastllc import _core, kernels, memory, reference
 from fastllc.checks import check_int, check_number
 from fastllc.errors import DivergenceWarning, warn
-from fastllc.kernels import Member, Segments, Setting
+from fastllc.kernels import Member, Segments, Setting, Sketch
 from fastllc.samplers.metrics import Metrics, Part, metrics_of
 from fastllc.samplers.readings import Readings, check_same, equal
 from fastllc.samplers.settings import COMMON, Common, common_setting, needs_anchor
+from fastllc.samplers.sketches import SHARED, Sketches, check_sketch, sketches_of
 from fastllc.samplers.state import LOW, check_rounding, missing_state, own_state, spread_masks
 from fastllc.seeds import draw_key
 
@@ -60,6 +61,7 @@ class Sampler(Optimizer):
     shared_names: ClassVar[tuple[str, ...]] = ()  # of group keys with one value for all groups
 
     _summed: _Summed | None
+    _sketches: NDArray[np.float64] | None
 
     def __init__(self, params: ParamsT, own: dict[str, Any], common: Common) -> None:
         if isinstance(params, (set, frozenset)):
@@ -92,7 +94,7 @@ class Sampler(Optimizer):
         param_group = dict(param_group)  # what is filled in stays out of the caller's
         earlier = list(self.param_groups)
         if earlier:
-            for name in ("seed", "step", *self.shared_names):
+            for name in ("seed", "step", *SHARED, *self.shared_names):
                 value = earlier[0][name]
                 given = param_group.setdefault(name, value)
                 if not equal(given, value):
@@ -114,6 +116,7 @@ class Sampler(Optimizer):
     def _admit(self, group: dict[str, Any]) -> None:
         """Check a new group and anchor its parameters."""
         setting = self.setting(group)
+        check_sketch(group)
         if group["seed"] is not None:
             group["seed"] = check_int("seed", group["seed"], 64)
         if not group["params"]:
@@ -200,7 +203,7 @@ class Sampler(Optimizer):
         groups, readings = self.param_groups, self._readings
         step, seed = readings.counters(groups)
         readings.read(groups)
-        settings, saving = readings.settings, readings.saving
+        settings, saving, sketch = readings.settings, readings.saving, readings.sketch
         thermostat = self._read_thermostat(settings) if self.shared_names else 0.0
         grads = self._bind(step)
         if noise_generator is not None:
@@ -212,7 +215,7 @@ class Sampler(Optimizer):
         if self._fresh is not None:
             self._keep(self._fresh)
         moments = any(saving)
-        self._summed = None
+        self._summed = self._sketches = None
         counts: NDArray[np.int64] | None = None
         sums: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
         if self._segments is not None:
@@ -222,13 +225,16 @@ class Sampler(Optimizer):
                 [step],
                 thermostats=[thermostat],
                 moments=moments,
+                sketch=sketch,
             )
+            if sketch and self._segments.sketches is not None:
+                self._sketches = self._segments.sketches[0]
             sums = self._segments.sums.moments[0], self._segments.sums.nonfinite[0]
             counts = None if finite else sums[1]
             if "thermostat" in groups[0]:
                 thermostat = self._segments.thermostats[0]
         elif self._members:
-            sums, thermostat = self._reference_step(grads, settings, key, step, thermostat)
+            sums, thermostat = self._reference_step(grads, settings, key, step, thermostat, sketch)
             counts = sums[1]
         if moments and sums:
             self._summed = _Summed(*sums, self._members, settings, saving)
@@ -270,6 +276,20 @@ class Sampler(Optimizer):
         """Yield each parameter that moved, with its `Metrics`; see `get_metrics`."""
         for param, _, part in self._parts():
             yield param, metrics_of([part])
+
+    def get_sketches(self) -> Sketches:
+        """Return the `Sketches` of the last step.
+
+        Raises
+        ------
+        RuntimeError
+            Without ``sketch_dim``, or before the first step.
+        """
+        if all(group["sketch_dim"] is None for group in self.param_groups):
+            raise RuntimeError("get_sketches needs sketch_dim")
+        if self._sketches is None:
+            raise RuntimeError("get_sketches needs a step with gradients first")
+        return sketches_of(self._sketches)
 
     def _parts(self) -> list[tuple[Tensor, int, Part]]:
         """Return each parameter, its group and what was summed over it in the last step."""
@@ -324,7 +344,7 @@ class Sampler(Optimizer):
         """Derive everything that is cached from the groups anew."""
         settings = [name for name in names if name not in ("mask", "seed", "thermostat")]
         self._readings = Readings(settings, self.setting, self._check_anchors)
-        self._summed = None
+        self._summed = self._sketches = None
         self._forget_plan()
 
     def _forget_plan(self) -> None:
@@ -429,11 +449,19 @@ class Sampler(Optimizer):
 
     @torch.no_grad()
     def _reference_step(
-        self, grads: list[Tensor], settings: list[Setting], key: int, step: int, thermostat: float
+        self,
+        grads: list[Tensor],
+        settings: list[Setting],
+        key: int,
+        step: int,
+        thermostat: float,
+        sketch: Sketch | None,
     ) -> tuple[tuple[NDArray[np.float64], NDArray[np.int64]], float]:
         """Take a step in plain PyTorch; return moments, non-finite counts and the thermostat."""
         done = [
-            reference.advance(self.rule, m, grad, settings[m.group], key, step, thermostat)
+            reference.advance(
+                self.rule, m, grad, settings[m.group], key, step, thermostat, sketch=sketch
+            )
             for m, grad in zip(self._members, grads, strict=True)
         ]
         for member, after in zip(self._members, done, strict=True):
@@ -448,6 +476,9 @@ class Sampler(Optimizer):
                     for m, a in zip(self._members, done, strict=True)
                 ]
             )
+        if sketch:
+            tables = [after.sketches.cpu() for after in done if after.sketches is not None]
+            self._sketches = torch.stack(tables).sum(0).numpy()
         moments = np.stack([after.moments.numpy() for after in done])
         return (moments, np.array([after.nonfinite for after in done])), thermostat
 

@@ -30,6 +30,9 @@ class Common(TypedDict, total=False):
         beside them (2 and 4 bytes a weight), so that the chain is that of float32. "stochastic":
         rounded at random, without that memory, with noise of its own
     save_metrics : whether each step also keeps what `get_metrics` returns
+    sketch_dim : number of buckets, in [1, 65536], of the count sketches that each step keeps for
+        `get_sketches`, the same for all groups; None: it keeps none
+    sketch_seed : of the sketches' buckets and signs, in [0, 2**64), the same for all groups
     seed : key of the noise, in [0, 2**64), the same for all groups: all noise follows from it and
         the step. None: the key is drawn from torch's CPU generator at the first step
     """
@@ -42,6 +45,8 @@ class Common(TypedDict, total=False):
     mask: Tensor | list[Tensor | None] | Mapping[str, Tensor] | None
     rounding: str
     save_metrics: bool
+    sketch_dim: int | None
+    sketch_seed: int
     seed: int | None
 
 
@@ -54,6 +59,8 @@ COMMON: Common = {
     "mask": None,
     "rounding": "exact",
     "save_metrics": False,
+    "sketch_dim": None,
+    "sketch_seed": 0,
     "seed": None,
 }
 

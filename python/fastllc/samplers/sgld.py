@@ -35,7 +35,7 @@ class SGLD(Sampler):
         Step size epsilon >= 0.
     **common
         nbeta, localization, weight_decay, noise_level, bounding_box_size, mask, rounding,
-        save_metrics, seed: see `Common`.
+        save_metrics, sketch_dim, sketch_seed, seed: see `Common`.
 
     Raises
     ------
