@@ -4,6 +4,7 @@ from fastllc._core import VERSION as __version__
 from fastllc.errors import DivergenceError, DivergenceWarning, PrecisionWarning
 from fastllc.estimators.llc import LLCEstimator, default_nbeta
 from fastllc.info import build_info
+from fastllc.mala import mala_acceptance
 from fastllc.noise import standard_normal
 from fastllc.penalty import localization_penalty, localization_penalty_and_grad
 from fastllc.samplers.metrics import Metrics
@@ -32,5 +33,6 @@ __all__ = [
     "default_nbeta",
     "localization_penalty",
     "localization_penalty_and_grad",
+    "mala_acceptance",
     "standard_normal",
 ]
