@@ -7,6 +7,7 @@
 //   1. a block is the elements [256 b, 256 b + 256) of the whole tensor; in it, lane l of
 //      64 / sizeof(T) sums the elements l, l + lanes, ... in this order in the arithmetic's
 //      precision, each product added with one rounding (fma) in single and with two in double;
+//      where a mask leaves little of blocks, what it leaves of several makes one;
 //   2. the lanes are added in pairs of neighbours, then pairs of pairs, ...;
 //   3. blocks are added in double in index order within a chunk of 64 blocks, and the chunks in
 //      index order.

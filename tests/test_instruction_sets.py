@@ -79,30 +79,30 @@ noise torch.float32 ef071e369ce06259
 penalty torch.float32 67d8f499609835f0
 noise torch.float64 de691085976b7fbd
 penalty torch.float64 8646f2da31d9c928
-SGLD torch.float32 1bf82c2a5eac4309 25d0c0b341a00995
-SGLD torch.float64 0cd91a9721c5dee9 586cce6c838000bb
-SGLD torch.bfloat16 2fd7da2f5958cbca 84068aa32ef281ab 56a077c13654a5d2
-SGLD torch.float16 fbb02d663add5396 653376107a1bec83 bdd9df31cc49f1f5
-RMSpropSGLD torch.float32 a191e81a3d842468 dcf4bfe23202139a
-RMSpropSGLD torch.float64 56fc98eab1300a38 6e2b41656ec55cc9
-RMSpropSGLD torch.bfloat16 cbe166df63f1a8d6 76e9ae3d3441e073 727342dc7bcc8fc2
-RMSpropSGLD torch.float16 f09885204568135b 43d75523f6085eb4 f1e2eccfe3a2c4b5
-AdamSGLD torch.float32 01b2b3b6e3083df1 7576fb910a919b6f
-AdamSGLD torch.float64 4d264cb999ba3328 234863bbad51fb2f
-AdamSGLD torch.bfloat16 866d6f075bd2ed29 a6df79290b7f5b01 cd799e2c10354214
-AdamSGLD torch.float16 0d9019bdcb1bc9c0 95243fb2a8f17862 45d2dcd211133978
-SGHMC torch.float32 6f94d0bb4ac8b64c 016725b6839b6743
-SGHMC torch.float64 b292cabe16c2e7ae 65766b9b0bd19cc4
-SGHMC torch.bfloat16 45af393293ad315b b82ef04c129c930e 0fe3b9b2da626976
-SGHMC torch.float16 0573c5fddeac2d2c aa6e3b80915f63c0 b93c61dca84a9066
-SGNHT torch.float32 327b0252bc4f47c9 a33f9094265ed921
-SGNHT torch.float64 a23938f6f29b7b42 8173c1dbf157b533
-SGNHT torch.bfloat16 361423828387194d b1812959c9d7a209 bafd321bf93e299b
-SGNHT torch.float16 9cd849aa28452a16 d13ff66d48d9796c 0f2cf82b6ed5352a
-BAOAB torch.float32 f56bbd1381821053 da0dbba0df87bef4
-BAOAB torch.float64 7853838720805ca5 1316263f78baab14
-BAOAB torch.bfloat16 572f75b9089113ab 7a05cef9ddbee1c2 0b0238091ef14275
-BAOAB torch.float16 284c9d4a2249dff8 cfa60ab7e04e7601 d14fb637ffe95246
+SGLD torch.float32 1bf82c2a5eac4309 726478073e82fadf
+SGLD torch.float64 0cd91a9721c5dee9 9acc8726edc7e151
+SGLD torch.bfloat16 2fd7da2f5958cbca 8ac684b222a036b3 004b34636a77cddb
+SGLD torch.float16 fbb02d663add5396 73d107fb83f1d65c be4ebb303d6f678f
+RMSpropSGLD torch.float32 a191e81a3d842468 845b7553a95b4097
+RMSpropSGLD torch.float64 56fc98eab1300a38 5fc42627383c6a7f
+RMSpropSGLD torch.bfloat16 cbe166df63f1a8d6 afd3e2c073743acb 0b33bc011374581d
+RMSpropSGLD torch.float16 f09885204568135b a2b517fa6d380f70 178ea886a3025339
+AdamSGLD torch.float32 01b2b3b6e3083df1 2ec5f9fcccc717a8
+AdamSGLD torch.float64 4d264cb999ba3328 56f09fe68512057b
+AdamSGLD torch.bfloat16 866d6f075bd2ed29 15329f218f5825a1 54c58f5c3605cf67
+AdamSGLD torch.float16 0d9019bdcb1bc9c0 6c874bbf4427ad65 37ff271361d2a6d5
+SGHMC torch.float32 6f94d0bb4ac8b64c 7bf7444af992d986
+SGHMC torch.float64 b292cabe16c2e7ae 350be3572574e183
+SGHMC torch.bfloat16 45af393293ad315b cd61aa8ff560a065 2ba8f6cd319a67d5
+SGHMC torch.float16 0573c5fddeac2d2c 8af7ba8d16e170e9 4f017b4a8b9be8d2
+SGNHT torch.float32 327b0252bc4f47c9 83542803ba70cfca
+SGNHT torch.float64 a23938f6f29b7b42 c2437b3c2d4350da
+SGNHT torch.bfloat16 361423828387194d 7a98356e5743b62a fb70e9c664644fb1
+SGNHT torch.float16 9cd849aa28452a16 e7c94d418ede4545 8e7519ec6396cd6f
+BAOAB torch.float32 f56bbd1381821053 525bf5c3971b4a66
+BAOAB torch.float64 7853838720805ca5 17e3464ee4d83830
+BAOAB torch.bfloat16 572f75b9089113ab d32c180932211331 9c54414cad028ff9
+BAOAB torch.float16 284c9d4a2249dff8 0fbdc7e7663a9ca7 99059879d58947a8
 """
 
 

@@ -17,6 +17,7 @@ struct Block {
     const std::uint8_t* mask;
     const std::uint64_t* counters;  // of the noise; null: those of consecutive elements
     std::int64_t first, from, to;
+    bool in_place;  // the arrays are those of the run, not copies
 
     Stored* w() const { return static_cast<Stored*>(array[kW]); }
     const Stored* grad() const { return static_cast<const Stored*>(array[kGrad]); }
@@ -48,14 +49,24 @@ struct Copy {
     template <bool kBack>
     FASTLLC_INLINE void move(const Run& run, std::int64_t to, std::int64_t from,
                              std::int64_t count) {
-        for (int a = 0; a < kArrays; ++a) {
-            if (!run.array[a] || (kBack && (a == kGrad || a == kAnchor))) continue;
-            auto* const here = bytes[a] + to * kItem<P>[a];
-            auto* const there =
-                static_cast<unsigned char*>(run.array[a]) + (from - run.first) * kItem<P>[a];
-            const auto size = std::size_t(count * kItem<P>[a]);
-            kBack ? std::memcpy(there, here, size) : std::memcpy(here, there, size);
+        for (int a = 0; a < kArrays; ++a) move_array<kBack>(run, a, to, from, count);
+    }
+
+    // As the units from elements units[0..n) of the run, one after the other.
+    FASTLLC_INLINE void gather(const Run& run, const std::int64_t* units, std::int64_t n) {
+        pad(run, units[0] / kBlock * kBlock, 0,
+            (n * kUnit + kTile<typename P::Lanes> - 1) / kTile<typename P::Lanes> *
+                kTile<typename P::Lanes>);
+        block.counters = counters;
+        for (std::int64_t i = 0; i < n; ++i) {
+            move_unit<false>(run, i, units[i]);
+            counters[i] = std::uint64_t(units[i] / kUnit);
         }
+        for (std::int64_t i = n; i < block.to / kUnit; ++i) counters[i] = counters[0];
+    }
+
+    FASTLLC_INLINE void scatter(const Run& run, const std::int64_t* units, std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) move_unit<true>(run, i, units[i]);
     }
 
     FASTLLC_INLINE void pad(const Run& run, std::int64_t first, std::int64_t from,
@@ -69,20 +80,110 @@ struct Copy {
         std::memset(mask + from, 0, std::size_t(to - from));
         block.mask = mask, block.first = first, block.from = from, block.to = to;
     }
+
+private:
+    template <bool kBack>
+    FASTLLC_INLINE void move_array(const Run& run, int a, std::int64_t to, std::int64_t from,
+                                   std::int64_t count) {
+        if (!run.array[a] || (kBack && (a == kGrad || a == kAnchor))) return;
+        auto* const here = bytes[a] + to * kItem<P>[a];
+        auto* const there =
+            static_cast<unsigned char*>(run.array[a]) + (from - run.first) * kItem<P>[a];
+        const auto size = std::size_t(count * kItem<P>[a]);
+        kBack ? std::memcpy(there, here, size) : std::memcpy(here, there, size);
+    }
+
+    // Unrolled, so that the compiler knows the size of a whole unit.
+    template <bool kBack>
+    FASTLLC_INLINE void move_unit(const Run& run, std::int64_t i, std::int64_t unit) {
+        const std::int64_t from = max(unit, run.first),
+                           to = min(unit + kUnit, run.first + run.numel);
+        const std::int64_t place = i * kUnit + (from - unit);
+        if (to - from == kUnit)
+#pragma GCC unroll 8
+            for (int a = 0; a < kArrays; ++a) move_array<kBack>(run, a, place, from, kUnit);
+        else
+            move<kBack>(run, place, from, to - from);
+        if (!kBack)
+            std::memcpy(mask + place, run.mask + (from - run.first), std::size_t(to - from));
+    }
 };
 
-// Calls visit(block, masked) for the blocks of a run in which anything is to be done. Of a masked
-// block that is more than half empty, a copy of the rest is visited: the work goes with the number
-// of counters of the noise (4 elements each, 2 in double precision) that are needed.
-template <class P, class Visit>
+// Asks for memory two blocks before it is needed, about twice the time that memory takes: without
+// it noise and memory take turns (measured in DRAM with AVX-512: 1.3x; one block less, 1.1x). Past
+// the end of a tensor a prefetch does nothing.
+template <class P>
+FASTLLC_INLINE void prefetch(const Block<P>& b) {
+#pragma GCC unroll 8
+    for (int a = 0; a < kArrays; ++a) {
+        if (!b.array[a]) continue;
+        const auto* const from = static_cast<unsigned char*>(b.array[a]) + 2 * kBlock * kItem<P>[a];
+#pragma GCC unroll 32
+        for (std::int64_t i = 0; i < kBlock * kItem<P>[a]; i += 64)
+            a == kGrad || a == kAnchor ? __builtin_prefetch(from + i)
+                                       : __builtin_prefetch(from + i, 1);
+    }
+}
+
+// The same for elements that wait to be gathered.
+template <class P>
+FASTLLC_INLINE void prefetch_unit(const Run& run, std::int64_t unit) {
+#pragma GCC unroll 8
+    for (int a = 0; a < kArrays; ++a)
+        if (run.array[a])
+            __builtin_prefetch(
+                static_cast<unsigned char*>(run.array[a]) + (unit - run.first) * kItem<P>[a], 1);
+}
+
+// Writes the first elements of those units (the elements of one counter) of a block of which
+// [begin, end) is in the run, in which anything is on; returns how many.
+template <int unit>
+FASTLLC_INLINE std::int64_t units_in(const std::uint8_t* mask, std::int64_t first,
+                                     std::int64_t begin, std::int64_t end,
+                                     std::int64_t (&found)[kBlock / unit]) {
+    using Word = std::conditional_t<unit == 4, std::uint32_t, std::uint16_t>;
+    Word words[kBlock / unit] = {}, any = 0;
+    std::memcpy(reinterpret_cast<std::uint8_t*>(words) + (begin - first), mask + begin,
+                std::size_t(end - begin));
+    for (const Word word : words) any |= word;
+    std::int64_t n = 0;
+    if (any)
+        for (int i = 0; i < kBlock / unit; ++i) {
+            found[n] = first + i * unit;
+            n += words[i] != 0;
+        }
+    return n;
+}
+
+// Units that wait to be visited together.
+template <int unit>
+struct Gathered {
+    std::int64_t found[kBlock / unit], units[kBlock / unit], n = 0;
+};
+
+// Calls visit(block, masked) for the blocks of a run in which anything is to be done. Where a mask
+// leaves less than an eighth of a block, copies of what there is to do in several of them (in one,
+// unless kAcross) are visited as one block, so that the work goes with the number of counters of
+// the noise (4 elements each, 2 in double precision) that are needed.
+template <class P, bool kAcross = true, class Visit>
 FASTLLC_INLINE void for_each_block(const Run& run, Visit visit) {
     using L = typename P::Lanes;
     constexpr int unit = L::kPerCounter;
     const std::int64_t last = run.first + run.numel;
+    const std::uint8_t* const mask = run.mask - run.first;  // by element
+    Gathered<unit> gathered;
+    const auto visit_gathered = [&] {
+        if (gathered.n == 0) return;
+        Copy<P> copy;
+        copy.gather(run, gathered.units, gathered.n);
+        visit(copy.block, std::true_type{});
+        copy.scatter(run, gathered.units, gathered.n);
+        gathered.n = 0;
+    };
     for (std::int64_t first = run.first / kBlock * kBlock; first < last; first += kBlock) {
         const std::int64_t begin = max(first, run.first), end = min(first + kBlock, last);
         const bool full = end - begin == kBlock;
-        Block<P> direct{{}, nullptr, nullptr, first, 0, kBlock};
+        Block<P> direct{{}, nullptr, nullptr, first, 0, kBlock, true};
 #pragma GCC unroll 8
         for (int a = 0; a < kArrays; ++a)
             direct.array[a] = full && run.array[a] ? static_cast<unsigned char*>(run.array[a]) +
@@ -103,40 +204,20 @@ FASTLLC_INLINE void for_each_block(const Run& run, Visit visit) {
             continue;
         }
 
-        const std::uint8_t* const mask = run.mask - run.first;  // by element
-        std::int64_t units[kBlock / unit], n = 0;
-        for (std::int64_t at = first; at < end; at += unit) {
-            bool any = false;
-            for (std::int64_t e = max(at, begin); e < min(at + unit, end); ++e) any |= mask[e] != 0;
-            units[n] = at;
-            n += any;
-        }
-        if (n == 0) continue;
-        if (full && 2 * n * unit > kBlock) {
+        const std::int64_t found = units_in<unit>(mask, first, begin, end, gathered.found);
+        if (full && 8 * found * unit > kBlock) {  // gathering costs 8 times as much a unit
             direct.mask = mask + first;
             visit(direct, std::true_type{});
             continue;
         }
-        Copy<P> copy;
-        copy.pad(run, first, 0, (n * unit + kTile<L> - 1) / kTile<L> * kTile<L>);
-        copy.block.counters = copy.counters;
-        const auto for_units = [&](auto go) {
-            for (std::int64_t i = 0; i < n; ++i) {
-                const std::int64_t from = max(units[i], begin), to = min(units[i] + unit, end);
-                go(i, i * unit + (from - units[i]), from, to - from);
-            }
-        };
-        for_units([&](std::int64_t i, std::int64_t to, std::int64_t from, std::int64_t count) {
-            copy.template move<false>(run, to, from, count);
-            std::memcpy(copy.mask + to, mask + from, std::size_t(count));
-            copy.counters[i] = std::uint64_t(units[i] / unit);
-        });
-        for (std::int64_t i = n; i < copy.block.to / unit; ++i) copy.counters[i] = copy.counters[0];
-        visit(copy.block, std::true_type{});
-        for_units([&](std::int64_t, std::int64_t to, std::int64_t from, std::int64_t count) {
-            copy.template move<true>(run, to, from, count);
-        });
+        for (std::int64_t i = 0; i < found; ++i) {
+            if (gathered.n == kBlock / unit) visit_gathered();
+            gathered.units[gathered.n++] = gathered.found[i];
+            prefetch_unit<P>(run, gathered.found[i]);
+        }
+        if (!kAcross) visit_gathered();
     }
+    visit_gathered();
 }
 
 template <class L>
@@ -144,22 +225,6 @@ FASTLLC_INLINE typename L::Int load_mask(const std::uint8_t* mask) {
     typename L::Int on{};
     for (int i = 0; i < L::kWidth; ++i) on[i] = -(mask[i] != 0);
     return on;
-}
-
-// Asks for memory two blocks before it is needed, about twice the time that memory takes: without
-// it noise and memory take turns (measured in DRAM with AVX-512: 1.3x; one block less, 1.1x). Past
-// the end of a tensor a prefetch does nothing.
-template <class P>
-FASTLLC_INLINE void prefetch(const Block<P>& b) {
-#pragma GCC unroll 8
-    for (int a = 0; a < kArrays; ++a) {
-        if (!b.array[a]) continue;
-        const auto* const from = static_cast<unsigned char*>(b.array[a]) + 2 * kBlock * kItem<P>[a];
-#pragma GCC unroll 32
-        for (std::int64_t i = 0; i < kBlock * kItem<P>[a]; i += 64)
-            a == kGrad || a == kAnchor ? __builtin_prefetch(from + i)
-                                       : __builtin_prefetch(from + i, 1);
-    }
 }
 
 // Lane sums of n quantities over one block (moments.h): kRows vectors make the 64 bytes of lanes.

@@ -128,8 +128,8 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
     [[maybe_unused]] std::conditional_t<kSketched, Sketcher<T, R::kHasSquareAvg>, NoSketcher>
         sketcher(run, source.param, sketch);
 
-    for_each_block<P>(run, [&](const Block<P>& block, auto masked) {
-        if (!masked) prefetch(block);
+    for_each_block<P, !kSketched>(run, [&](const Block<P>& block, auto masked) {
+        if (block.in_place) prefetch(block);
         if constexpr (R::kHasMomentum)
             if (fresh && rule_of_all.spread != 0)
                 normals(keys, high(noise::Stream::momentum), block, block.momentum());
@@ -145,6 +145,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
         BlockSums<L, kSums == 0 ? 1 : kSums> moments;
         BlockSums<L, 1> kinetic;
         V total{};
+        [[maybe_unused]] typename L::Int updated{};
         for (std::int64_t tile = from; tile < to; tile += 4 * L::kWidth) {
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
@@ -174,6 +175,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                 if constexpr (masked) {
                     const auto on = load_mask<L>(mask + at);
                     const V zero{};
+                    updated -= on;
                     next = on ? next : w;
                     m = on ? m : m_before, v = on ? v : v_before;
                     w = on ? w : zero, g = on ? g : zero, d = on ? d : zero;
@@ -220,7 +222,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
             sums.kinetic += total_kinetic[0];
         }
         if constexpr (masked)
-            for (std::int64_t i = from; i < to; ++i) sums.updated += mask[i] != 0;
+            for (int i = 0; i < L::kWidth; ++i) sums.updated += std::int64_t(updated[i]);
         else
             sums.updated += kBlock;
         // A sum is finite only if all its terms are: one addition watches over every weight.

@@ -227,8 +227,8 @@ def _status(name: str) -> int:
 
 
 def _family(scale: Scale) -> list[Row]:
-    targets = {"": "<= 1.6", ", metrics": "<= 1.10", ", 1 % in a row": "<= 0.2"}
-    targets[", 1 % at random"] = "<= 0.5"
+    targets = {"": "<= 1.6", ", metrics": "<= 1.10", ", 1 % in a row": "<= 0.75"}
+    targets[", 1 % at random"] = "<= 0.75"
     full = scale.full and SIMD == "avx512"
     return measure_family(scale.elements, max(3, scale.rounds // 4), targets if full else {})
 
