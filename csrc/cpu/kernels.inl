@@ -202,7 +202,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                     moments.add(pn, i, part.p, part.n);
                     moments.add(ww, i, w, w);
                 }
-                if constexpr (kSums > ac) {
+                if constexpr (kSums > ac && !R::kHasSquareAvg) {
                     moments.add(ac, i, part.a, part.c);
                     moments.add(cn, i, part.c, part.n);
                 }
@@ -210,7 +210,11 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                     moments.add(gg, i, g, g);
                     moments.add(dd, i, d, d);
                     moments.add(gd, i, g, d);
-                    moments.add(cc, i, part.c, part.c);
+                    if (rule.drift.decaying) {
+                        moments.add(ac, i, part.a, part.c);
+                        moments.add(cn, i, part.c, part.n);
+                        moments.add(cc, i, part.c, part.c);
+                    }
                 }
             }
         }
