@@ -48,7 +48,7 @@ def measure_family(elements: int, rounds: int, targets: dict[str, str]) -> list[
     --------
     >>> rows = measure_family(1000, 3, {})
     >>> len(rows)
-    86
+    88
     """
     rows = []
     for dtype in DTYPES:

@@ -111,7 +111,7 @@ PLANS = {
         share=4,
     ),
     "tiny-family": Plan(
-        "step() from Python",
+        "step() of the others from Python",
         lambda _: TINY,
         [
             Entry(name, "us", "<= 25")
