@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import is_
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -350,7 +351,6 @@ class Sampler(Optimizer):
     def _forget_plan(self) -> None:
         self._members: list[Member] = []
         self._involved: list[Any] = []
-        self._identity: list[int] = []
         self._born = 0
         self._fresh: list[dict[str, Any]] | None = None
         self._segments: Segments | None = None
@@ -367,7 +367,8 @@ class Sampler(Optimizer):
     def _bind(self, step: int) -> list[Tensor]:
         """Collect the gradients and check all tensors; return the gradients."""
         involved, grads = self._look()
-        if [*map(id, involved)] != self._identity:
+        known = self._involved
+        if len(involved) != len(known) or not all(map(is_, involved, known)):
             self._forget_plan()
             self._plan(step)
             if self._members and kernels.has_kernel(self._members[0].w):
@@ -444,8 +445,7 @@ class Sampler(Optimizer):
             if member.residual is None:  # of an earlier rounding
                 self.state.get(member.w, {}).pop("residual", None)
         self._fresh = None
-        self._involved, _ = self._look()  # held, so that the ids stay theirs
-        self._identity = [*map(id, self._involved)]
+        self._involved, _ = self._look()
 
     @torch.no_grad()
     def _reference_step(
