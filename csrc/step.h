@@ -16,7 +16,7 @@ enum class DType : std::int64_t { float32 = 0, float64 = 1, bfloat16 = 2, float1
 enum class Rule : std::int64_t { sgld = 0, rmsprop = 1, adam = 2, sghmc = 3, sgnht = 4, baoab = 5 };
 
 // A step advances K chains over S parameter tensors ("segments"). Segment s of chain k lives at
-// base + k * stride; anchors and masks are usually shared (stride 0).
+// base + k * stride, its anchor at w0 + anchor * w0_stride; masks are usually shared (stride 0).
 
 // One parameter tensor, contiguous in row-major order. Addresses are integers since they come
 // from a table that Python fills; a null w0 means "no anchor", a null mask "every element".
@@ -36,7 +36,8 @@ struct Segment {
     std::int64_t group;  // row of the settings table
     std::int64_t born;   // the step it first takes part in: its state is set up then
     DType dtype;
-    std::int64_t w_stride, w0_stride, mask_stride;  // from chain to chain; all else as w
+    // From chain to chain, from anchor to anchor, and from chain to chain; all else as w.
+    std::int64_t w_stride, w0_stride, mask_stride;
 };
 
 // One for every (group, chain). Beside what all rules know:
@@ -55,6 +56,7 @@ struct Chain {
     std::int64_t step;
     std::int64_t active;  // 0: frozen, nothing of it is read or written
     double thermostat;    // sgnht: read and written
+    std::int64_t anchor;  // which of the anchors is its own
 };
 
 // What a rule needs to know beside its settings.

@@ -375,3 +375,28 @@ def test_gradients_are_kept_until_they_have_been_read():
     assert len(noise) == 3
     with pytest.raises(RuntimeError, match="call bind before each step"):
         segments.step([[setting()]], [0], [1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_each_chain_is_pulled_to_its_own_row_of_the_anchors(dtype):
+    """As if each chain stepped alone, with the one anchor that is its own."""
+    members, grads = draw_members(Rule.sgld, dtype)
+    rows = [2, 0, 0, 1]
+    stacks = [torch.randn(3, *shape).to(dtype) for shape in SHAPES]
+    wanted = []
+    for k, row in enumerate(rows):
+        for m, g, w0 in zip(members, grads, stacks, strict=True):
+            wanted.append(expected(Rule.sgld, m._replace(w0=w0[row]), g, k).w)
+    members = [m._replace(w0=w0) for m, w0 in zip(members, stacks, strict=True)]
+    segments = Segments(members, Rule.sgld, chains=K, anchors=rows)
+    take(segments, grads, SETTINGS, KEYS, STEPS)
+    found = [m.w[k] for k in range(K) for m in members]
+    assert all(map(same_bits, found, wanted))
+
+
+@pytest.mark.parametrize("anchors", [[0, 0, 1], [0, 0, 0, -1], [0, 0, 0, 1]])
+def test_anchors_must_fit_chains_and_their_rows(anchors):
+    members, _ = draw_members(Rule.sgld, torch.float32)
+    members = [m._replace(w0=torch.zeros(3, *m.w.shape[1:])) for m in members]
+    with pytest.raises(ValueError, match=r"anchors must be 4 rows|w0\[0\] must have shape \(2,"):
+        Segments(members, Rule.sgld, chains=K, anchors=anchors)

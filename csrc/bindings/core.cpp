@@ -121,7 +121,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                          param, group, born, dtype, w_stride, w0_stride, mask_stride);
     PYBIND11_NUMPY_DTYPE(Setting, lr, nbeta, localization, weight_decay, noise_level, bounding_box,
                          alpha, eps, start, corrected, adapt_steps, beta, friction);
-    PYBIND11_NUMPY_DTYPE(Chain, key, step, active, thermostat);
+    PYBIND11_NUMPY_DTYPE(Chain, key, step, active, thermostat, anchor);
     PYBIND11_NUMPY_DTYPE(Pair, w, w0, out, numel);
     m.attr("SEGMENT") = py::dtype::of<Segment>();
     m.attr("SETTING") = py::dtype::of<Setting>();

@@ -138,7 +138,7 @@ std::int64_t step(const Step& s) {
         const bool master = segment.dtype == DType::float16;  // a residual in full
         const Run run{
             {at(segment.w, own * stored), at(segment.grad, own * stored),
-             at(segment.w0, (k * segment.w0_stride + c.offset) * stored),
+             at(segment.w0, (chain.anchor * segment.w0_stride + c.offset) * stored),
              at(segment.momentum, own * real), at(segment.square_avg, own * real),
              at(segment.residual, own * (master ? 4 : 2))},
             static_cast<std::uint8_t*>(at(segment.mask, k * segment.mask_stride + c.offset)),

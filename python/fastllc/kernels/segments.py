@@ -49,6 +49,9 @@ class Segments:
         How they move.
     chains : int, optional
         Number of stacked chains; without it the tensors are those of one chain.
+    anchors : sequence of int, optional
+        For each chain the row of `w0` that is its anchor, all `w0` being stacks of the same length;
+        without it all chains share one.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class Segments:
         members: Sequence[Member],
         rule: _core.Rule = _core.Rule.sgld,
         chains: int | None = None,
+        anchors: Sequence[int] | None = None,
     ) -> None:
         self._members = list(members)
         ids = [m.id for m in members]
@@ -103,6 +107,15 @@ class Segments:
             table[name] = [getattr(m, name) for m in members]
         self._table = table
         self._chains = np.ones(count, _core.CHAIN)
+        self._anchors = None
+        if anchors is not None:
+            if len(anchors) != chains or min(anchors) < 0:
+                raise ValueError(
+                    f"anchors must be {chains} rows >= 0, one for each chain, got {list(anchors)}"
+                )
+            self._anchors = 1 + max(anchors)
+            self._chains["anchor"] = anchors
+            table["w0_stride"] = table["numel"]
         self._settings = np.zeros((1 + max(m.group for m in members), count), _core.SETTING)
         self._given: list[list[Setting]] = []
         self._sums = StepSums(
@@ -285,6 +298,8 @@ class Segments:
                     continue
                 name = f"{kind}[{member.id}]"
                 like = member.w[0] if stacked and kind in SHARED else member.w
+                if kind == "w0" and self._anchors is not None:
+                    like = like.expand(self._anchors, *like.shape)
                 check_like(name, tensor, like, dtype)
                 if not tensor.is_contiguous() or tensor.is_neg():
                     raise ValueError(f"{name} must be contiguous, got strides {tensor.stride()}")
