@@ -1,1 +1,1 @@
-"""Draw many states: data, loss, model state and one chain at a time, with no estimate in mind."""
+"""Draw many states: data, loss, model state and the loop of all chains, with no estimate in mind."""

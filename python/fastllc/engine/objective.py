@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from fastllc.engine.batches import Batch, count_samples
+from fastllc.engine.minibatch import Batch, count_samples, map_tensors
+
+__all__ = ["Evaluate", "LossFn", "Objective"]
 
 LossFn: TypeAlias = Callable[[Any, Any], Tensor]
 Evaluate: TypeAlias = Callable[[nn.Module, Any], Tensor]
 
 
-class Objective:
-    """Loss of `model` on a minibatch.
+class Objective(nn.Module):
+    """Loss of `model` on a minibatch; a module, so that it can be called with other weights.
 
     Parameters
     ----------
     model : nn.Module
         Called as ``model(inputs)``.
     loss_fn : callable, optional
-        ``loss_fn(outputs, targets)``.
+        ``loss_fn(outputs, targets)``; of outputs that hold ``logits``, those.
     evaluate : callable, optional
         ``evaluate(model, batch)``, for batches that are no (inputs, targets) pair.
         Either returns the batch mean as a scalar, or one loss per sample of shape [batch].
+    autocast : torch.dtype, optional
+        The lower precision in which the loss is computed where torch thinks fit.
 
     Raises
     ------
@@ -36,13 +41,18 @@ class Objective:
     Examples
     --------
     >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss())
-    >>> objective.mean((torch.zeros(3, 2), torch.zeros(3, 1))).shape
+    >>> objective((torch.zeros(3, 2), torch.zeros(3, 1))).shape
     torch.Size([])
     """
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFn | None = None, evaluate: Evaluate | None = None
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        evaluate: Evaluate | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
+        super().__init__()
         if (loss_fn is None) == (evaluate is None):
             got = "neither" if loss_fn is None else "both"
             raise TypeError(f"exactly one of loss_fn and evaluate must be given, got {got}")
@@ -50,22 +60,36 @@ class Objective:
         function = evaluate if loss_fn is None else loss_fn
         if not callable(function):
             raise TypeError(f"{self._name} must be callable, got {type(function).__name__}")
-        self._model = model
-        self._loss_fn = loss_fn
-        self._evaluate = evaluate
+        self.model = model
+        self._function = function
+        self._pairs = loss_fn is not None
+        self.autocast = autocast
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def losses(self, batch: Batch) -> Tensor:
         """Loss as the caller's function returns it: a scalar, or one per sample."""
-        if self._evaluate is not None:
-            return self._evaluate(self._model, batch)
-        assert self._loss_fn is not None
-        inputs, targets = batch
-        return self._loss_fn(self._model(inputs), targets)
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, self.autocast) if self.autocast else nullcontext():
+            if not self._pairs:
+                return self._function(self.model, batch)
+            inputs, targets = batch
+            return self._function(_logits(self.model(inputs)), targets)
 
-    def mean(self, batch: Batch) -> Tensor:
-        """Batch mean of the loss, a scalar."""
-        loss = self(batch)
-        return loss.mean() if loss.ndim else loss
+    def forward(self, batch: Batch, *, per_sample: bool = False) -> Tensor:
+        """Batch mean of the loss, a scalar; or one loss per sample, [batch].
+
+        Those are what the caller's function returns, or what it makes of batches of one sample.
+        """
+        loss = self.losses(batch)
+        if not per_sample:
+            return loss.mean() if loss.ndim else loss
+        if loss.ndim:
+            return loss
+
+        def single(sample: Batch) -> Tensor:
+            return self.losses(map_tensors(lambda tensor: tensor[None], sample))
+
+        found: Tensor = torch.func.vmap(single)(batch)
+        return found
 
     def check(self, batch: Batch, params: Sequence[Tensor]) -> None:
         """Refuse a loss that cannot be sampled.
@@ -76,13 +100,13 @@ class Objective:
             If the loss is no tensor, has the wrong shape, is not finite, or depends on none of
             `params`.
         """
-        if self._loss_fn is not None and not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        if self._pairs and not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             raise ValueError(
                 "data must yield (inputs, targets) pairs for loss_fn, "
                 f"got {_describe(batch)}; give evaluate(model, batch) instead"
             )
         with torch.enable_grad():
-            loss = self(batch)
+            loss = self.losses(batch)
         if not isinstance(loss, Tensor):
             raise TypeError(f"{self._name} must return a torch.Tensor, got {type(loss).__name__}")
         samples = count_samples(batch)
@@ -119,7 +143,7 @@ class Objective:
         """
         total, samples = 0.0, 0
         for batch in batches:
-            loss = self(batch)
+            loss = self.losses(batch)
             count = loss.shape[0] if loss.ndim else count_samples(batch)
             if count is None:
                 raise ValueError(
@@ -137,6 +161,13 @@ class Objective:
                 "over the full data"
             )
         return mean
+
+
+def _logits(outputs: Any) -> Any:
+    """Return the logits of a structured output, as language models return them."""
+    if isinstance(outputs, Mapping):
+        return outputs.get("logits", outputs)
+    return outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", outputs)
 
 
 def _describe(batch: Batch) -> str:

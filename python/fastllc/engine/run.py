@@ -1,123 +1,160 @@
-"""Many chains on one model, which comes back as it was."""
+"""One run: everything checked, all boxes of chains walked, the trace put together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+import xarray as xr
 from torch import nn
 
-from fastllc.engine.batches import Batches
-from fastllc.engine.chain import Chain, run_chain
-from fastllc.engine.objective import Objective
+from fastllc.engine.boxes import Job, walk_boxes
+from fastllc.engine.checkpoints import Checkpoints, Weights, trainable
+from fastllc.engine.choose import choose
+from fastllc.engine.data import Data, open_data
+from fastllc.engine.fingerprint import fingerprint
+from fastllc.engine.initial import initial_losses
+from fastllc.engine.layout import Axes
+from fastllc.engine.objective import Evaluate, LossFn, Objective
+from fastllc.engine.observables import open_observables
 from fastllc.engine.rng import seeded_rng
+from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
-from fastllc.seeds import chain_key
+from fastllc.engine.store import Store
+from fastllc.engine.study import Study
+from fastllc.errors import DivergenceError, DivergenceWarning, warn
+from fastllc.seeds import draw_key
 
-__all__ = ["initial_loss", "run_chains", "trainable"]
+__all__ = ["run"]
 
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of `model` that are sampled: those that require a gradient.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `model` is no module or has no such parameter.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    params = [p for p in model.parameters() if p.requires_grad]
-    if not params:
-        raise ValueError("model must have a parameter that requires a gradient, got none")
-    return params
+_MAX_NAMES = 10
 
 
-def initial_loss(
-    model: nn.Module, objective: Objective, batches: Batches, seed: int, given: float | None = None
-) -> float:
-    """Check the loss on a first minibatch, and average it over all data unless it is `given`.
-
-    Parameters
-    ----------
-    model : nn.Module
-        At the weights where chains will start.
-    objective : Objective
-        Its loss.
-    batches : Batches
-        Its data.
-    seed : int
-        Of the random numbers that data and model may draw.
-    given : float, optional
-        The value, if the caller knows it.
-
-    Returns
-    -------
-    float
-        Mean loss per sample.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the loss cannot be sampled.
-    """
+def run(
+    sampling: Sampling,
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+    data: Data,
+    loss_fn: LossFn | None,
+    evaluate: Evaluate | None,
+    given: Sequence[Weights] | Mapping[str, Weights] | None,
+) -> xr.DataTree:
+    """Sample; see `fastllc.sample`."""
+    sampling.check()
+    model, given = _one_model(model, given)
+    checkpoints = Checkpoints(model, given)
     params = trainable(model)
-    with preserved(model) as reset, seeded_rng(seed, params[0].device, batches.generators):
-        with closing(batches.stream(seed)) as stream:
-            objective.check(next(stream), params)
-        reset()
-        return objective.average(batches.full_pass()) if given is None else given
+    device = next(iter(params.values())).device
+    batches = open_data(data, sampling.batch_size, device, replacement=sampling.replacement)
+    objective = Objective(model, loss_fn, evaluate, sampling.autocast)
+    settings, asked = sampling.settings(batches.num_samples)
+    # Halved: attributes in files are signed 64-bit integers at most.
+    seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
+    with preserved(model) as load, seeded_rng(seed, device, batches.generators):
+        load(checkpoints[0])
+        with closing(batches.stream([seed])) as stream:  # type: ignore[type-var]
+            objective.check(next(stream).batch, list(params.values()))
+        load(checkpoints[0])
+        observables = open_observables(sampling.observables, device)
+        store = None
+        if sampling.store is not None:
+            made_of = fingerprint(
+                sampling, model, checkpoints, batches, observables, loss_fn or evaluate
+            )
+            store = Store(sampling.store, made_of, seed)
+            seed = store.about["seed"]
+        study = Study(
+            (len(checkpoints), len(settings), sampling.num_chains),
+            seed,
+            sampling.common_random_numbers,
+            sampling.shared_batches,
+        )
+        engine, chunk = sampling.engine, sampling.chunk_size
+        if store is not None and store.position is not None:
+            engine, chunk = store.about["engine"], store.about["chunk_size"]
+        choice = choose(
+            engine,
+            objective,
+            checkpoints,
+            batches,
+            lambda: [sampling.make_sampler(params, 0, setting) for setting in settings],
+            load,
+            num_chains=len(checkpoints) * len(settings) * sampling.num_chains,
+            shared=sampling.shared_batches,
+            chunk=chunk,
+        )
+        numeric = sampling.init_loss not in ("full", "paired")
+        initial = initial_losses(
+            objective,
+            load,
+            checkpoints,
+            batches,
+            float(sampling.init_loss) if numeric else None,
+            observables,
+            paired=sampling.init_loss == "paired",
+        )
+        names = checkpoints.names if checkpoints.asked else None
+        axes = Axes(names, settings, asked, sampling.num_chains)
+        trace = walk_boxes(
+            Job(
+                sampling,
+                objective,
+                checkpoints,
+                batches,
+                settings,
+                study,
+                axes,
+                observables,
+                initial,
+                choice,
+                load,
+            ),
+            store,
+        )
+    _report_lost(trace, sampling)
+    return trace
 
 
-def run_chains(
-    model: nn.Module,
-    objective: Objective,
-    batches: Batches,
-    make_sampler: Callable[[list[nn.Parameter], int], torch.optim.Optimizer],
-    *,
-    num_chains: int,
-    num_steps: int,
-    seed: int,
-    on_block: Callable[[NDArray[np.float32], int], None],
-) -> Generator[Chain, None, None]:
-    """Run chains one after another, each from the weights that `model` has.
+def _one_model(
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+    checkpoints: Sequence[Weights] | Mapping[str, Weights] | None,
+) -> tuple[nn.Module, Sequence[Weights] | Mapping[str, Weights] | None]:
+    """Return one model, with several given as checkpoints of it."""
+    if isinstance(model, nn.Module) or not isinstance(model, (Mapping, list, tuple)):
+        return model, checkpoints
+    models = list(model.values()) if isinstance(model, Mapping) else list(model)
+    if checkpoints is not None:
+        raise ValueError("checkpoints must be None if several models are given")
+    if not models:
+        raise ValueError("model must be a module or several of them, got none")
+    for each in models:
+        if type(each) is not type(models[0]):
+            raise ValueError(
+                f"model must be modules of one class, got {type(models[0]).__name__} "
+                f"and {type(each).__name__}"
+            )
+    return models[0], model
 
-    Parameters
-    ----------
-    model : nn.Module
-        Sampled in place; put back when the last chain has ended or the iterator is closed.
-    objective : Objective
-        Its loss.
-    batches : Batches
-        Its data.
-    make_sampler : callable
-        ``make_sampler(params, key)`` with a key in ``[0, 2**64)`` of the chain's own.
-    num_chains, num_steps : int
-        How many, and how long.
-    seed : int
-        From which the keys of all chains follow.
-    on_block : callable
-        Called now and then with the losses of the chain so far and the steps since the last call.
 
-    Yields
-    ------
-    Chain
-        One for each chain, in order.
-    """
-    params = trainable(model)
-    with preserved(model) as reset:
-        for index in range(num_chains):
-            reset()
-            key = chain_key(seed, index)
-            # A key of its own: no generator of torch can repeat the sampler's noise.
-            data_key = chain_key(key, index)
-            sampler = make_sampler(params, key)
-            with (
-                seeded_rng(data_key, params[0].device, batches.generators),
-                closing(batches.stream(data_key)) as stream,
-            ):
-                chain = run_chain(objective.mean, params, sampler, stream, num_steps, on_block)
-            yield chain
+def _report_lost(trace: xr.DataTree, sampling: Sampling) -> None:
+    """Warn of chains that diverged; raise if there are no others."""
+    diverged_at = trace["diverged_at"]
+    lost = diverged_at.values >= 0
+    if not lost.any():
+        return
+    hint = f"lower lr (got {sampling.lr}), or lower nbeta, or set bounding_box_size"
+    if lost.all():
+        raise DivergenceError(
+            f"all {lost.size} chains diverged, the first at step {diverged_at.values.min()}: {hint}"
+        )
+    names = []
+    for at in np.argwhere(lost)[:_MAX_NAMES]:
+        point = diverged_at[tuple(at)]
+        where = " ".join(f"{d} {point.coords[d].item()}" for d in reversed(diverged_at.dims))
+        names.append(f"{where} at step {point.item()}")
+    more = int(lost.sum()) - len(names)
+    listed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    warn(
+        f"{lost.sum()} of {lost.size} chains diverged and are left out ({listed}): lower lr",
+        DivergenceWarning,
+    )

@@ -2,66 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+__all__ = ["preserved"]
+
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Hand back `model` as it came, whatever happens inside.
+def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
+    """Lend `model`, and hand it back as it came, whatever happens inside.
 
-    Trainable weights and buffers come back bit for bit in the same tensors; ``.grad``,
-    ``requires_grad`` and the training mode of each module as they were. Gradients are None inside,
-    so that nothing is added to those of the caller. Costs one copy of what is trainable.
+    Inside, trainable weights and buffers point to copies; the memory they had is not written, and
+    it is theirs again at the end. ``.grad``, ``requires_grad`` and the training mode of each module
+    come back as they were. Gradients are None inside, so that nothing is added to those of the
+    caller.
 
     Yields
     ------
     callable
-        Puts weights, buffers and modes back to the start, for the next chain.
+        Given weights by name, those of `model.state_dict()` or some of them, puts the model to
+        them, and everything else of it back to the start.
 
     Examples
     --------
     >>> layer = nn.Linear(2, 1)
     >>> before = layer.weight.detach().clone()
-    >>> with preserved(layer) as reset, torch.no_grad():
-    ...     _ = layer.weight.zero_()
+    >>> with preserved(layer) as load, torch.no_grad():
+    ...     load({"weight": torch.ones(1, 2)})
+    ...     _ = layer.weight.mul_(2)
     >>> bool((layer.weight == before).all())
     True
     """
     parameters = list(model.parameters())
     grads = [p.grad for p in parameters]
-    trainable = [p.requires_grad for p in parameters]
+    flags = [p.requires_grad for p in parameters]
     modes = [(module, module.training) for module in model.modules()]
-    weights = [(p, p.detach().clone()) for p in parameters if p.requires_grad]
     buffers = [
-        (module, name, buffer, buffer.detach().clone())
+        (module, name, buffer)
         for module in model.modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None and not _is_expanded(buffer)
+        if buffer is not None
     ]
+    lent = [p for p in parameters if p.requires_grad]
+    lent += [buffer for _, _, buffer in buffers if not _is_expanded(buffer)]
+    originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
+    copies: set[int] = set()
+    frozen = [(p, p.data) for p in parameters if not p.requires_grad]
 
-    def reset() -> None:
-        with torch.no_grad():
-            for tensor, saved in weights:
-                tensor.copy_(saved)
-            for module, name, buffer, saved in buffers:
-                module._buffers[name] = buffer
-                buffer.copy_(saved)
+    def load(weights: Mapping[str, Tensor]) -> None:
         for module, mode in modes:
             module.training = mode
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
+        for tensor, data in frozen:
+            tensor.data = data
+        with torch.no_grad():
+            for tensor, data in originals:
+                tensor.data.copy_(data)
+            for name, tensor in model.state_dict(keep_vars=True).items():
+                if name not in weights:
+                    continue
+                if id(tensor) in copies:
+                    tensor.data.copy_(weights[name])
+                else:  # never written, so it need not be copied
+                    tensor.data = weights[name].detach()
         for parameter in parameters:
             parameter.grad = None
 
     try:
+        for tensor, data in originals:
+            tensor.data = data.clone()
+            copies.add(id(tensor))
         for parameter in parameters:
             parameter.grad = None
-        yield reset
+        yield load
     finally:
-        reset()
-        for parameter, grad, flag in zip(parameters, grads, trainable, strict=True):
+        for tensor, data in (*originals, *frozen):
+            tensor.data = data
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
+        for module, mode in modes:
+            module.training = mode
+        for parameter, grad, flag in zip(parameters, grads, flags, strict=True):
             parameter.requires_grad_(flag)
             parameter.grad = grad
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastllc.kernels import Setting
 
-__all__ = ["Metrics", "Part", "metrics_of"]
+__all__ = ["Metrics", "Part", "metrics_of", "metrics_of_sums"]
 
 
 class Metrics(NamedTuple):
@@ -88,19 +88,55 @@ def metrics_of(parts: Iterable[Part]) -> Metrics:
     >>> metrics_of([Part(moments, 0, Setting(2.0), drift=1.0, noise=0.0)]).scaled_grad
     tensor(3., dtype=torch.float64)
     """
-    squares, others, count = np.zeros(7), np.zeros(4), 0
-    for moments, nonfinite, setting, drift, z in parts:
-        aa, pp, nn, ap, an, pn, ww, ac, cn, gg, dd, gd, cc = moments.tolist()
-        g, d = drift * setting.nbeta, drift * setting.localization
-        w = drift * setting.weight_decay
-        squares += [g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww]
-        others += [
-            g * (d * ap + w * ac),
-            g * z * an,
-            z * (d * pn + w * cn),
-            setting.nbeta * gd,
+    parts = list(parts)
+    if not parts:
+        return metrics_of_sums(np.zeros((0, 13)), np.zeros(0, np.int64), *np.zeros((5, 0)))
+    moments = np.array([np.asarray(part.moments) for part in parts])
+    factors = np.array(
+        [
+            [p.setting.nbeta, p.setting.localization, p.setting.weight_decay, p.drift, p.noise]
+            for p in parts
         ]
-        count += nonfinite
-    norms, dots = np.sqrt(squares), others
+    )
+    return metrics_of_sums(moments, np.array([part.nonfinite for part in parts]), *factors.T)
+
+
+def metrics_of_sums(
+    moments: NDArray[np.float64],
+    nonfinite: NDArray[np.int64],
+    nbeta: NDArray[np.float64],
+    localization: NDArray[np.float64],
+    weight_decay: NDArray[np.float64],
+    drift: NDArray[np.float64],
+    noise: NDArray[np.float64],
+) -> Metrics:
+    """Put together what was summed over tensors, for many chains at once.
+
+    Parameters
+    ----------
+    moments : ndarray, shape [..., tensors, 13]
+        In the order of ``_core.MOMENTS``.
+    nonfinite, nbeta, localization, weight_decay, drift, noise : ndarray, shape [..., tensors]
+        Counts, settings, and the factors s and r of `Metrics`.
+
+    Returns
+    -------
+    Metrics
+        Each of shape [...].
+
+    Examples
+    --------
+    >>> one = np.ones(1)
+    >>> metrics_of_sums(np.full((1, 13), 4.0), np.zeros(1, int), *[one] * 5).distance
+    tensor(2., dtype=torch.float64)
+    """
+    aa, pp, nn, ap, an, pn, ww, ac, cn, gg, dd, gd, cc = np.moveaxis(moments, -1, 0)
+    g, d, w, z = drift * nbeta, drift * localization, drift * weight_decay, noise
+    norms = np.sqrt(
+        np.sum([g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww], axis=-1)
+    )
+    dots = np.sum(
+        [g * (d * ap + w * ac), g * z * an, z * (d * pn + w * cn), nbeta * gd], axis=-1
+    )
     values = torch.from_numpy(np.concatenate([norms[:6], dots[:3], norms[6:], dots[3:]]))
-    return Metrics._make([*values, torch.tensor(count, device="cpu")])
+    return Metrics._make([*values, torch.from_numpy(np.asarray(nonfinite.sum(axis=-1)))])

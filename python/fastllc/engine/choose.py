@@ -1,0 +1,202 @@
+"""Which way chains run: stacked, if the model lets them and it pays, or in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastllc import kernels
+from fastllc.engine.checkpoints import Checkpoints, trainable
+from fastllc.engine.data import Batches
+from fastllc.engine.minibatch import Minibatch
+from fastllc.engine.objective import Objective
+from fastllc.engine.vectorised import VectorisedWalkers
+from fastllc.errors import warn
+from fastllc.samplers.sampler import Sampler
+from fastllc.samplers.stack import Blueprint, blueprint
+
+__all__ = ["Choice", "choose"]
+
+# What the chains of one stack may take, weights and what backward passes keep of forward ones.
+_BUDGET = 2**30
+# Above this the arithmetic of one chain keeps the processor busy.
+_MAX_WEIGHTS = 2**20
+
+
+class Choice(NamedTuple):
+    """How chains run.
+
+    Attributes
+    ----------
+    engine : "vectorised" or "inplace"
+    reason : why, in words
+    chunk : how many chains at once
+    blueprints : of the sampler at each setting, if they are vectorised
+    """
+
+    engine: str
+    reason: str
+    chunk: int
+    blueprints: list[Blueprint]
+
+
+class _Refused(Exception):
+    """Chains cannot be vectorised, and why."""
+
+
+def choose(
+    engine: str,
+    objective: Objective,
+    checkpoints: Checkpoints,
+    batches: Batches,
+    make_samplers: Callable[[], list[torch.optim.Optimizer]],
+    load: Callable[[Mapping[str, Tensor]], None],
+    *,
+    num_chains: int,
+    shared: bool,
+    chunk: int | None,
+) -> Choice:
+    """Decide how chains run, by trying two of them on one minibatch.
+
+    Parameters
+    ----------
+    engine : {"auto", "vectorised", "inplace"}
+        What the caller wants.
+    objective, checkpoints, batches
+        What is sampled.
+    make_samplers : callable
+        Makes the sampler of each setting.
+    load : callable
+        Puts the model to weights.
+    num_chains : int
+        Of the whole study.
+    shared : bool
+        Whether all chains see the same minibatches.
+    chunk : int, optional
+        How many chains to stack at most; None: as many as fit 1 GiB.
+
+    Raises
+    ------
+    ValueError
+        If chains must be vectorised and cannot.
+    """
+    model = objective.model
+    in_place = Choice("inplace", "as asked", 1, [])
+    if engine == "inplace":
+        return in_place
+    try:
+        samplers = make_samplers()
+        blueprints = _blueprints(samplers, trainable(model))
+        if engine == "auto":
+            _worth_it(model, batches, num_chains, shared)
+        size = _try(objective, checkpoints, batches, blueprints[0], load)
+    except _Refused as refusal:
+        reason = str(refusal)
+        if engine == "vectorised":
+            raise ValueError(
+                f'engine must be "auto" or "inplace" for this model and data: {reason}'
+            ) from refusal.__cause__
+        if unsteady := _unsteady(model):
+            warn(
+                f"{unsteady} is in training mode: chains run in place, one after another, and the "
+                "loss is not a function of the weights alone; model.eval() makes it one"
+            )
+        return in_place._replace(reason=reason)
+    limit = max(1, _BUDGET // size) if chunk is None else chunk
+    chunk = min(limit, num_chains)
+    return Choice("vectorised", f"{chunk} of {num_chains} chains at once", chunk, blueprints)
+
+
+def _blueprints(
+    samplers: list[torch.optim.Optimizer], params: Mapping[str, nn.Parameter]
+) -> list[Blueprint]:
+    found = []
+    for sampler in samplers:
+        name = type(sampler).__name__
+        if not isinstance(sampler, Sampler) or type(sampler).step is not Sampler.step:
+            raise _Refused(f"{name} is not a sampler of fastllc")
+        moved = [p for group in sampler.param_groups for p in group["params"]]
+        if [id(p) for p in moved] != [id(p) for p in params.values()]:
+            raise _Refused(f"{name} does not have the model's parameters in their order")
+        if not kernels.has_kernel(moved[0]):
+            raise _Refused(f"there is no native kernel for {moved[0].device}")
+        found.append(blueprint(sampler))
+    for other in found[1:]:
+        if other.kind is not found[0].kind or other.groups != found[0].groups:
+            raise _Refused("settings differ in the kind of sampler or its parameter groups")
+    return found
+
+
+def _worth_it(model: nn.Module, batches: Batches, num_chains: int, shared: bool) -> None:
+    if num_chains == 1:
+        raise _Refused("there is one chain")
+    if getattr(batches, "num_workers", 0) and not shared:
+        raise _Refused("a DataLoader with workers would start them for each chain")
+    count = sum(p.numel() for p in trainable(model).values())
+    if count > _MAX_WEIGHTS:
+        raise _Refused(f"{count:,} weights keep the processor busy with one chain")
+
+
+def _try(
+    objective: Objective,
+    checkpoints: Checkpoints,
+    batches: Batches,
+    plan: Blueprint,
+    load: Callable[[Mapping[str, Tensor]], None],
+) -> int:
+    """Walk two chains to one gradient, and compare with the model's own; return bytes a chain."""
+    batch = next(iter(batches.stream([0])))
+    start = slice(0, 1)
+    kept = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    walkers = VectorisedWalkers(objective, checkpoints, start, [0, 0], [plan, plan], [0, 0])
+    # Off the minimum, where gradients are not what rounding leaves of larger terms.
+    generator = torch.Generator().manual_seed(0)
+    moved = {}
+    for name, stacked in zip(trainable(objective.model), walkers.weights(), strict=True):
+        scale = 0.01 * stacked.float().abs().mean() + 1e-4
+        noise = torch.randn(stacked.shape[1:], generator=generator).to(stacked) * scale
+        stacked += noise.to(stacked.dtype)
+        moved[name] = stacked[1]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            losses = walkers.gradient([batch], 0)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise _Refused(f"vmap refuses the model ({lines[0][:200]})") from error
+    load({**checkpoints[0], **moved})
+    params = list(trainable(objective.model).values())
+    with torch.enable_grad():
+        loss = objective(batch.batch)
+        grads = torch.autograd.grad(loss, params, allow_unused=True)
+    found = [(loss.detach(), losses[1])]
+    found += [
+        (own, leaf.grad[1])
+        for own, leaf in zip(grads, walkers.leaves, strict=True)
+        if own is not None and leaf.grad is not None
+    ]
+    load(checkpoints[0])
+    for own, stacked in found:
+        low = own.dtype in (torch.bfloat16, torch.float16) or objective.autocast is not None
+        error = (own.double() - stacked.double()).norm()
+        if not error <= (0.3 if low else 0.01) * own.double().norm() + 1e-6:
+            raise _Refused("vmap gives another loss or gradient than the model itself")
+    weights = sum(leaf.numel() * leaf.element_size() for leaf in walkers.leaves) // 2
+    return kept // 2 + 4 * weights
+
+
+def _unsteady(model: nn.Module) -> str | None:
+    """Name a module that makes the loss depend on more than weights and data."""
+    kinds: tuple[Any, ...] = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    for module in model.modules():
+        if module.training and isinstance(module, kinds) and getattr(module, "p", 1) != 0:
+            return type(module).__name__
+    return None

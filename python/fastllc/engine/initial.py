@@ -1,0 +1,127 @@
+"""The loss where chains start, and that of the samples which each step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fastllc.engine.checkpoints import Checkpoints
+from fastllc.engine.data import Batches
+from fastllc.engine.minibatch import Batch, Minibatch
+from fastllc.engine.objective import Objective
+from fastllc.engine.observables import Observed
+
+__all__ = ["Initial", "initial_losses"]
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Losses at w*, for each checkpoint.
+
+    Attributes
+    ----------
+    means : L_n(w*)
+    samples : the loss of each sample, [checkpoint, n]; None if minibatches are not paired
+    observables : that of each sample of an observable, [checkpoint, sample]
+    """
+
+    means: list[float]
+    samples: Tensor | None = None
+    observables: dict[str, Tensor] = field(default_factory=dict)
+
+    def baseline(self, rows: Sequence[int]) -> Callable[[Minibatch], Tensor] | None:
+        """Return what gives the mean loss of a minibatch at the w* of each chain, [K].
+
+        Parameters
+        ----------
+        rows : sequence of int
+            The checkpoint of each chain.
+        """
+        if self.samples is None:
+            return None
+        samples, chosen = self.samples, torch.tensor(rows)[:, None]
+
+        def mean(minibatch: Minibatch) -> Tensor:
+            assert minibatch.index is not None
+            index = minibatch.index if minibatch.stacked else minibatch.index[None]
+            return samples[chosen, index].mean(1)
+
+        return mean
+
+
+def initial_losses(
+    objective: Objective,
+    load: Callable[[Mapping[str, Tensor]], None],
+    checkpoints: Checkpoints,
+    batches: Batches,
+    given: float | None,
+    observables: Mapping[str, Observed],
+    *,
+    paired: bool,
+) -> Initial:
+    """Compute the losses at every checkpoint, unless the mean is `given`.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss, of a model that `load` changes.
+    load : callable
+        Puts the model to the weights of a checkpoint.
+    checkpoints, batches, observables
+        Where, and of which samples.
+    given : float, optional
+        The mean, if the caller knows it.
+    paired : bool
+        Whether the loss of each sample is wanted. It is left out where a minibatch's loss is not
+        the mean over its samples, or is always that of all samples.
+
+    Raises
+    ------
+    ValueError
+        If a mean is not finite.
+    """
+    means: list[float] = []
+    samples: list[Tensor] = []
+    seen: dict[str, list[Tensor]] = {name: [] for name in observables}
+    for index in range(len(checkpoints)):
+        load(checkpoints[index])
+        with torch.no_grad():
+            for name, observed in observables.items():
+                seen[name].append(observed.losses(lambda b: objective(b, per_sample=True)))
+        if given is not None:
+            means.append(given)
+            continue
+        pair = paired and batches.indexed
+        losses = _per_sample(objective, batches.full_pass()) if pair else None
+        if losses is None:
+            paired = False
+            means.append(objective.average(batches.full_pass()))
+        else:
+            samples.append(losses)
+            means.append(losses.double().mean().item())
+    use = paired and len(samples) == len(checkpoints)
+    return Initial(
+        means,
+        torch.stack(samples) if use else None,
+        {name: torch.stack(losses) for name, losses in seen.items()},
+    )
+
+
+@torch.no_grad()
+def _per_sample(objective: Objective, full_pass: Sequence[Batch]) -> Tensor | None:
+    """Return the loss of each sample; None if the loss of a batch is not their mean."""
+    found = []
+    for batch in full_pass:
+        try:
+            losses = objective(batch, per_sample=True).float()
+            mean = objective(batch).float()
+        except RuntimeError:  # vmap refuses the model
+            return None
+        if losses.ndim != 1 or not torch.allclose(losses.mean(), mean, rtol=1e-3, atol=1e-6):
+            return None
+        found.append(losses)
+    losses = torch.cat(found)
+    return losses if bool(torch.isfinite(losses).all()) else None

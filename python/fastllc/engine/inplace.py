@@ -1,0 +1,112 @@
+"""One chain in place on the model: for models that are large, or that vmap refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fastllc.engine.minibatch import Batch, Minibatch
+from fastllc.engine.objective import Objective
+from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.sampler import Sampler
+from fastllc.seeds import chain_key
+
+__all__ = ["InPlaceWalkers"]
+
+
+class InPlaceWalkers:
+    """A single chain on the weights of the model itself, which somebody else lends and puts back.
+
+    What the model draws at random itself, as dropout does, follows from (key, step).
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss, of the model that is sampled.
+    params : mapping of str to Parameter
+        What `optimizer` moves.
+    optimizer : torch.optim.Optimizer
+        The sampler.
+    anchors : mapping of str to Tensor
+        Where the chain starts, by name; a sampler of ours takes them as its anchors, so that these
+        are kept once.
+    key : int
+        Of the model's own randomness.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        params: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        anchors: Mapping[str, Tensor],
+        key: int,
+    ) -> None:
+        self._objective = objective
+        self._params = list(params.values())
+        self._optimizer = optimizer
+        self._key = key
+        self.device = self._params[0].device
+        if isinstance(optimizer, Sampler):
+            for name, param in params.items():
+                if "w0" in optimizer.state.get(param, ()):
+                    optimizer.state[param]["w0"] = anchors[name].contiguous()
+
+    def gradient(self, minibatches: Sequence[Minibatch], step: int) -> Tensor:
+        """Compute the gradient; return the loss, [1]."""
+        _seed(self.device, chain_key(self._key, step))
+        for p in self._params:
+            p.grad = None
+        found = []
+        for minibatch in minibatches:
+            loss = self._objective(minibatch.batch)
+            torch.autograd.backward(loss / len(minibatches), inputs=self._params)
+            found.append(loss.detach())
+        return torch.stack(found).mean(0, keepdim=True)
+
+    def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take one step, if the chain is active."""
+        if not active[0]:
+            return ~active
+        self._optimizer.step()
+        return np.array([getattr(self._optimizer, "nonfinite_step", None) is None])
+
+    @torch.no_grad()
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Return the loss of each sample, [1, batch]."""
+        found: Tensor = self._objective(batch, per_sample=True)
+        return found[None]
+
+    def weights(self) -> list[Tensor]:
+        """Return the weights, [1, *shape] each."""
+        return [p.detach()[None] for p in self._params]
+
+    def metrics(self) -> Metrics:
+        """Return the `Metrics` of the last step, [1] each."""
+        assert isinstance(self._optimizer, Sampler)
+        return Metrics._make(value[None] for value in self._optimizer.get_metrics())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, buffers and the state of the sampler."""
+        return {
+            "model": self._objective.model.state_dict(),
+            "sampler": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self._objective.model.load_state_dict(saved["model"])
+        self._optimizer.load_state_dict(saved["sampler"])
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    # torch.manual_seed would also seed every other device, which nobody puts back.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

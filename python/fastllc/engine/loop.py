@@ -1,0 +1,155 @@
+"""The loop that all chains walk in, stacked or in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastllc.engine.minibatch import Minibatch
+from fastllc.engine.observables import Observed
+from fastllc.engine.record import Fates, Record
+from fastllc.engine.walkers import Walkers
+
+__all__ = ["Schedule", "walk"]
+
+# Whether losses are finite is asked of a GPU so rarely, since asking waits for it.
+_BLOCK = 100
+_TICK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When what happens.
+
+    Attributes
+    ----------
+    num_burnin_steps, num_draws, num_steps_bw_draws : as in `Sampling`
+    accumulation : minibatches a step
+
+    Examples
+    --------
+    >>> schedule = Schedule(num_burnin_steps=2, num_draws=3, num_steps_bw_draws=2, accumulation=1)
+    >>> schedule.num_steps, [schedule.draw(step) for step in range(2, 6)]
+    (8, [None, 0, None, 1])
+    """
+
+    num_burnin_steps: int
+    num_draws: int
+    num_steps_bw_draws: int
+    accumulation: int
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a chain."""
+        return self.num_burnin_steps + self.num_draws * self.num_steps_bw_draws
+
+    def draw(self, step: int) -> int | None:
+        """Return the number of the draw that is the state before this step; None: it is none."""
+        draws, left = divmod(step - self.num_burnin_steps + 1, self.num_steps_bw_draws)
+        return draws - 1 if left == 0 and draws >= 1 else None
+
+    @property
+    def first_draw(self) -> int:
+        """The step before which the first draw is taken."""
+        return self.num_burnin_steps + self.num_steps_bw_draws - 1
+
+    def draws_before(self, step: int, every: int = 1) -> int:
+        """Return how many draws, or every so many of them, there are before a step."""
+        draws = max(0, step - self.num_burnin_steps) // self.num_steps_bw_draws
+        return -(-draws // every)
+
+
+def walk(
+    walkers: Walkers,
+    minibatches: Iterator[Minibatch],
+    schedule: Schedule,
+    record: Record,
+    fates: Fates,
+    *,
+    start: int,
+    baseline: Callable[[Minibatch], Tensor] | None,
+    observables: Mapping[str, Observed],
+    saving: bool,
+    on_draw: Callable[[Tensor], None] | None,
+    on_tick: Callable[[int], None],
+) -> None:
+    """Walk chains to the end, or until all are lost.
+
+    Parameters
+    ----------
+    walkers : Walkers
+        The chains.
+    minibatches : iterator of Minibatch
+        Without end, from the first one of step `start`.
+    schedule : Schedule
+        When what happens.
+    record : Record
+        Takes losses, metrics and observables.
+    fates : Fates
+        Which chains move; kept up to date.
+    start : int
+        The first step.
+    baseline : callable, optional
+        The mean loss of a minibatch at w*, [K].
+    observables : mapping of str to Observed
+        What is evaluated at draws.
+    saving : bool
+        Whether metrics are kept at draws.
+    on_draw : callable, optional
+        Called with the losses of each draw, [K].
+    on_tick : callable
+        Called now and then, and at the end, with the next step.
+    """
+    on_cpu = walkers.device.type == "cpu"
+    last = time.monotonic()
+    pending: list[Tensor] = []
+    with torch.enable_grad():
+        for step in range(start, schedule.num_steps):
+            batches = list(islice(minibatches, schedule.accumulation))
+            losses = walkers.gradient(batches, step).float()
+            pending.append(torch.isfinite(losses))
+            if on_cpu or len(pending) == _BLOCK:
+                _settle(pending, fates, step)
+            draw = schedule.draw(step)
+            if draw is not None:
+                if on_draw is not None:
+                    on_draw(losses)
+                for name, observed in observables.items():
+                    if draw % observed.every == 0:
+                        found = observed.losses(walkers.per_sample)
+                        record.append(f"observables/{name}/loss", found, fates.active)
+            fates.lose(walkers.move(step, fates.active), step)
+            record.append("steps/loss", losses, fates.active)
+            if baseline is not None:
+                means = [baseline(batch) for batch in batches]
+                mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
+                record.append("steps/baseline", mean, fates.active)
+            if draw is not None and saving:
+                for name, value in walkers.metrics()._asdict().items():
+                    record.append(f"metrics/{name}", value, fates.active)
+            if not fates.active.any():
+                break
+            if (now := time.monotonic()) - last > _TICK_SECONDS:
+                last = now
+                on_tick(step + 1)
+    _settle(pending, fates, schedule.num_steps - 1)
+    finite = np.ones(len(fates.active), np.bool_)
+    for weights in walkers.weights():
+        finite &= torch.isfinite(weights).flatten(1).all(1).cpu().numpy()
+    fates.lose(finite, schedule.num_steps - 1)
+    on_tick(schedule.num_steps)
+
+
+def _settle(pending: list[Tensor], fates: Fates, step: int) -> None:
+    """Stop the chains that had losses that are not finite in the steps up to `step`."""
+    if pending:
+        first = step + 1 - len(pending)
+        for i, finite in enumerate(torch.stack(pending).cpu().numpy()):
+            fates.lose(finite, first + i)
+        pending.clear()

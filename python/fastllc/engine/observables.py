@@ -1,0 +1,111 @@
+"""Losses of samples of interest, at the weights of each draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastllc.engine.data import Data, open_data
+from fastllc.engine.minibatch import Batch, count_samples, map_tensors
+
+__all__ = ["Observable", "Observed", "open_observables"]
+
+
+@dataclass(frozen=True)
+class Observable:
+    """Samples whose losses are kept at each draw.
+
+    Attributes
+    ----------
+    data : (Tensor, Tensor), Dataset or DataLoader
+        The samples, read once and in order.
+    num_samples : int, optional
+        How many of them, from the first; None: all.
+    every : int
+        At every how many draws.
+
+    Examples
+    --------
+    >>> Observable((torch.zeros(5, 2), torch.zeros(5)), num_samples=3).every
+    1
+    """
+
+    data: Data
+    num_samples: int | None = None
+    every: int = 1
+
+
+class Observed:
+    """An observable, its samples at hand."""
+
+    def __init__(self, batches: list[Batch], num_samples: int, every: int) -> None:
+        self.batches = batches
+        self.num_samples = num_samples
+        self.every = every
+
+    def losses(self, per_sample: Callable[[Batch], Tensor]) -> Tensor:
+        """Return the loss of every sample, [K, sample], from a function of a batch of them."""
+        return torch.cat([per_sample(batch).float() for batch in self.batches], dim=-1)
+
+
+def open_observables(
+    given: Mapping[str, Observable | Data] | None, device: torch.device
+) -> dict[str, Observed]:
+    """Read the samples of all observables.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an observable or its name is unfit.
+
+    Examples
+    --------
+    >>> data = torch.zeros(5, 2), torch.zeros(5)
+    >>> open_observables({"test": data}, torch.device("cpu"))["test"].num_samples
+    5
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"observables must be data by name, got {type(given).__name__}")
+    found = {}
+    for name, value in given.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f"observables must have names without '/', got {name!r}")
+        observable = value if isinstance(value, Observable) else Observable(value)
+        for key in ("num_samples", "every"):
+            number = getattr(observable, key)
+            if number is not None and not (isinstance(number, int) and number >= 1):
+                raise ValueError(f"observables[{name!r}].{key} must be an int >= 1, got {number!r}")
+        found[name] = _read(name, observable, device)
+    return found
+
+
+def _read(name: str, observable: Observable, device: torch.device) -> Observed:
+    batches: list[Batch] = []
+    total = 0
+    wanted = observable.num_samples
+    for batch in open_data(observable.data, None, device).full_pass():
+        count = count_samples(batch)
+        if count is None:
+            raise ValueError(f"observables[{name!r}] must have batches that hold a tensor")
+        if wanted is not None and total + count > wanted:
+            batch, count = _first(batch, wanted - total), wanted - total
+        if count:
+            batches.append(batch)
+        total += count
+        if total == wanted:
+            break
+    if wanted is not None and total < wanted:
+        raise ValueError(
+            f"observables[{name!r}].num_samples must be <= {total}, its samples, got {wanted}"
+        )
+    return Observed(batches, total, observable.every)
+
+
+def _first(batch: Batch, count: int) -> Any:
+    return map_tensors(lambda tensor: tensor[:count], batch)

@@ -1,0 +1,342 @@
+"""Sampling of the local posterior: settings, and the run that they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from fastllc import checks
+from fastllc.engine.checkpoints import Weights
+from fastllc.engine.data import Data
+from fastllc.engine.loop import Schedule
+from fastllc.engine.objective import Evaluate, LossFn
+from fastllc.engine.observables import Observable
+from fastllc.engine.study import grid
+from fastllc.samplers.sgld import SGLD
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["Sampling", "default_nbeta", "sample"]
+
+
+def default_nbeta(num_samples: int) -> float:
+    r"""Inverse temperature :math:`n\beta = n / \log n` of the WBIC.
+
+    Parameters
+    ----------
+    num_samples : int
+        Samples n in the training data (not in a minibatch), >= 2.
+
+    Returns
+    -------
+    float
+        n / log n, dimensionless.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `num_samples` is not an int >= 2.
+
+    References
+    ----------
+    Watanabe 2013, "A widely applicable Bayesian information criterion", JMLR 14, section 1.
+
+    Examples
+    --------
+    >>> round(default_nbeta(1000), 2)
+    144.76
+    """
+    n = checks.integer("num_samples", num_samples, 2)
+    return n / math.log(n)
+
+
+@dataclass(kw_only=True, eq=False)
+class Sampling:
+    r"""How the local posterior of a trained model is sampled.
+
+    Chains of a sampler start at the trained weights :math:`w^*` and explore
+
+    .. math:: p(w) \propto \exp\left(-n\beta\, L_n(w)
+              - \tfrac{\gamma}{2} \lVert w - w^* \rVert^2\right),
+
+    where :math:`L_n` is the mean loss per sample. The constructor only stores; `run` checks.
+
+    Parameters
+    ----------
+    sampler : callable, default SGLD
+        Called as ``sampler(params, lr=, nbeta=, localization=, noise_level=, weight_decay=,
+        bounding_box_size=, seed=)``, with ``mask=`` and ``save_metrics=`` where they are asked for;
+        returns a ``torch.optim.Optimizer``. ``functools.partial`` sets what else it takes.
+    lr : float or list of float, default 1e-4
+        Step size :math:`\epsilon` > 0. Lists of this and the next two span a grid of settings.
+    nbeta : float or list of float, optional
+        Inverse temperature :math:`n\beta` > 0. None means n / log n for n samples.
+    localization : float or list of float, default 100
+        :math:`\gamma` >= 0, how strongly chains are held at :math:`w^*`.
+    noise_level : float, default 1
+        Factor >= 0 of the noise; 1 samples the posterior.
+    weight_decay : float, default 0
+        Pull towards zero weights, >= 0.
+    bounding_box_size : float, optional
+        Largest distance from :math:`w^*`, coordinate by coordinate.
+    mask : mapping of str to Tensor, optional
+        Boolean, for parameters by name: the weights that are sampled (the weight-refined LLC).
+        Parameters without one are not restricted.
+    num_chains : int, default 4
+        Independent chains, at each checkpoint and setting.
+    num_draws : int, default 500
+        Draws per chain.
+    num_burnin_steps : int, default 0
+        Steps before the first draw, which no mean contains.
+    num_steps_bw_draws : int, default 1
+        Steps from one draw to the next.
+    batch_size : int, optional
+        Samples per minibatch. None means 256, or all of fewer samples.
+    replacement : bool, default False
+        Whether samples are drawn with replacement; else every epoch is one random order of them.
+    shared_batches : bool, default False
+        Whether all chains see the same minibatches. That is cheaper, but their noise is then common
+        to all chains, and more chains do not average it out.
+    accumulation : int, default 1
+        Minibatches whose gradients are averaged in a step.
+    autocast : torch.dtype, optional
+        Lower precision of the forward pass, as in `torch.autocast`.
+    init_loss : "paired", "full" or float, default "paired"
+        :math:`L_n(w^*)`: the mean over all data, or a number. With "paired", where data are tensors
+        and the loss of a minibatch is the mean over its samples, the losses of the same samples at
+        :math:`w^*` are also subtracted from each minibatch's loss, a control variate.
+    observables : mapping of str to data or Observable, optional
+        Samples whose losses are kept at each draw; see `Observable`.
+    save_metrics : bool, default False
+        Whether the `Metrics` of the sampler are kept at each draw.
+    seed : int, optional
+        In ``[0, 2**63)``. None draws one from torch's generator; it is recorded either way.
+    common_random_numbers : bool, default False
+        Whether chains of one number have the same noise and minibatches at all checkpoints, so that
+        differences between checkpoints have little variance.
+    engine : {"auto", "vectorised", "inplace"}, default "auto"
+        Whether chains are stacked and run at once, or run one after another in the model itself.
+        "auto" stacks where the model, the data and the sampler allow it and it pays; the trace says
+        which and why.
+    chunk_size : int, optional
+        How many chains to stack at most. None means as many as fit in 1 GiB.
+    compile : bool, default False
+        Whether the vectorised gradient goes through ``torch.compile``, which takes some seconds.
+    store : path, optional
+        A folder where everything is kept while it is computed. A run that was interrupted there goes
+        on from where it was saved last; one that is complete is only read.
+    progress : bool, default True
+        Whether to show a progress bar.
+    """
+
+    sampler: Callable[..., torch.optim.Optimizer] = SGLD
+    lr: float | Sequence[float] = 1e-4
+    nbeta: float | Sequence[float] | None = None
+    localization: float | Sequence[float] = 100.0
+    noise_level: float = 1.0
+    weight_decay: float = 0.0
+    bounding_box_size: float | None = None
+    mask: Mapping[str, Tensor] | None = None
+    num_chains: int = 4
+    num_draws: int = 500
+    num_burnin_steps: int = 0
+    num_steps_bw_draws: int = 1
+    batch_size: int | None = None
+    replacement: bool = False
+    shared_batches: bool = False
+    accumulation: int = 1
+    autocast: torch.dtype | None = None
+    init_loss: Literal["paired", "full"] | float = "paired"
+    observables: Mapping[str, Observable | Data] | None = None
+    save_metrics: bool = False
+    seed: int | None = None
+    common_random_numbers: bool = False
+    engine: Literal["auto", "vectorised", "inplace"] = "auto"
+    chunk_size: int | None = None
+    compile: bool = False
+    store: str | PathLike[str] | None = None
+    progress: bool = True
+
+    def run(
+        self,
+        model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+        data: Data,
+        loss_fn: LossFn | None = None,
+        *,
+        evaluate: Evaluate | None = None,
+        checkpoints: Sequence[Weights] | Mapping[str, Weights] | None = None,
+    ) -> xr.DataTree:
+        """Run all chains; see `sample`."""
+        from fastllc.engine.run import run
+
+        return run(self, model, data, loss_fn, evaluate, checkpoints)
+
+    def check(self) -> None:
+        """Raise TypeError or ValueError for the first setting that is unfit."""
+        if not callable(self.sampler):
+            raise TypeError(f"sampler must be callable, got {self.sampler!r}")
+        checks.each("lr", self.lr, checks.positive)
+        checks.each("localization", self.localization, checks.non_negative)
+        if self.nbeta is not None:
+            checks.each("nbeta", self.nbeta, checks.positive)
+        for name in ("noise_level", "weight_decay"):
+            checks.non_negative(name, getattr(self, name))
+        if self.bounding_box_size is not None:
+            checks.positive("bounding_box_size", self.bounding_box_size)
+        for name in ("num_chains", "num_draws", "num_steps_bw_draws", "accumulation"):
+            checks.integer(name, getattr(self, name), 1)
+        checks.integer("num_burnin_steps", self.num_burnin_steps, 0)
+        for name in ("batch_size", "chunk_size"):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), 1)
+        if self.seed is not None:
+            checks.integer("seed", self.seed, 0, below=2**63)
+        if self.init_loss not in ("full", "paired"):
+            checks.finite("init_loss", self.init_loss, 'a finite number, "full" or "paired"')
+        if self.engine not in ("auto", "vectorised", "inplace"):
+            raise ValueError(
+                f"engine must be 'auto', 'vectorised' or 'inplace', got {self.engine!r}"
+            )
+        if self.autocast is not None and not isinstance(self.autocast, torch.dtype):
+            raise TypeError(f"autocast must be a torch.dtype or None, got {self.autocast!r}")
+        if self.mask is not None and not isinstance(self.mask, Mapping):
+            raise TypeError(f"mask must be tensors by name, got {type(self.mask).__name__}")
+        for name in ("replacement", "shared_batches", "save_metrics", "common_random_numbers"):
+            checks.boolean(name, getattr(self, name))
+        for name in ("compile", "progress"):
+            checks.boolean(name, getattr(self, name))
+
+    @property
+    def schedule(self) -> Schedule:
+        """When what happens."""
+        return Schedule(
+            self.num_burnin_steps, self.num_draws, self.num_steps_bw_draws, self.accumulation
+        )
+
+    def settings(self, num_samples: int | None) -> tuple[list[dict[str, float]], bool]:
+        """Return the grid of lr, nbeta and localization, and whether it was asked for.
+
+        Raises
+        ------
+        ValueError
+            If nbeta follows from a number of samples that is not known.
+        """
+        nbeta = self.nbeta
+        if nbeta is None:
+            if num_samples is None:
+                raise ValueError(
+                    "nbeta must be given for data that cannot tell their number of samples, "
+                    "got None"
+                )
+            if num_samples < 2:
+                raise ValueError("nbeta must be given for data of fewer than 2 samples, got None")
+            nbeta = default_nbeta(num_samples)
+        given = {"lr": self.lr, "nbeta": nbeta, "localization": self.localization}
+        asked = any(isinstance(value, (list, tuple)) for value in given.values())
+        points = [{k: float(v) for k, v in point.items()} for point in grid(given)]
+        return points, asked
+
+    def make_sampler(
+        self, params: Mapping[str, nn.Parameter], key: int, setting: Mapping[str, float]
+    ) -> torch.optim.Optimizer:
+        """Make the sampler of one chain."""
+        asked: dict[str, Any] = {}
+        if self.mask is not None:
+            unknown = sorted(set(self.mask) - set(params))
+            if unknown:
+                raise ValueError(
+                    f"mask must name parameters of the model that are trained, got {unknown}"
+                )
+            asked["mask"] = [self.mask.get(name) for name in params]
+        if self.save_metrics:
+            asked["save_metrics"] = True
+        return self.sampler(
+            list(params.values()),
+            **setting,
+            noise_level=self.noise_level,
+            weight_decay=self.weight_decay,
+            bounding_box_size=self.bounding_box_size,
+            seed=key,
+            **asked,
+        )
+
+
+def sample(
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+    data: Data,
+    loss_fn: LossFn | None = None,
+    *,
+    evaluate: Evaluate | None = None,
+    checkpoints: Sequence[Weights] | Mapping[str, Weights] | None = None,
+    **settings: Any,
+) -> xr.DataTree:
+    """Sample the local posterior of a model, at all checkpoints and settings in one run.
+
+    The model comes back as it was: weights, buffers, gradients, modes and flags. It is sampled in
+    the mode it is in. Parameters that do not require a gradient are not sampled. The caller's
+    random state is left alone.
+
+    Parameters
+    ----------
+    model : nn.Module, or a sequence or mapping of them
+        The trained model, at a minimum of the loss. Several are checkpoints of one architecture.
+    data : (Tensor, Tensor), Dataset or DataLoader
+        Inputs and targets of shapes ``[n, ...]``, or a source of batches, which is read afresh
+        every epoch.
+    loss_fn : callable, optional
+        ``loss_fn(outputs, targets)``, for data that come as pairs.
+    evaluate : callable, optional
+        ``evaluate(model, batch)``, for any other. Either returns the batch mean as a scalar, or one
+        loss per sample of shape [batch].
+    checkpoints : sequence or mapping of state dict or nn.Module, optional
+        Weights that chains start from, instead of the model's own.
+    **settings
+        See `Sampling`.
+
+    Returns
+    -------
+    xarray.DataTree
+        The trace. Leading dimensions are ``checkpoint`` and ``setting``, if several were asked for,
+        and ``chain``.
+
+        - ``init_loss`` (checkpoint), ``diverged_at`` (..., chain), -1 for a chain that stayed
+          finite; coordinates ``lr``, ``nbeta`` and ``localization``; in the attributes settings,
+          seed, engine, versions and build;
+        - ``steps/loss`` (..., chain, step), of the minibatch before each step, NaN from a
+          divergence on, and ``steps/baseline``, of the same samples at w*, if paired;
+        - ``metrics/...`` (..., chain, draw), if kept;
+        - ``observables/<name>/loss`` (..., chain, draw, sample) and ``init_loss``
+          (checkpoint, sample).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For settings, data or a loss that cannot be sampled, before anything is changed.
+    DivergenceError
+        If no chain stayed finite.
+
+    Warns
+    -----
+    DivergenceWarning
+        Names the chains that did not stay finite.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 1)
+    >>> data = torch.randn(100, 2), torch.randn(100, 1)
+    >>> trace = sample(
+    ...     model, data, nn.functional.mse_loss, lr=[1e-4, 1e-3], num_draws=10, progress=False
+    ... )
+    >>> dict(trace["steps/loss"].sizes)
+    {'setting': 2, 'chain': 4, 'step': 10}
+    """
+    return Sampling(**settings).run(
+        model, data, loss_fn, evaluate=evaluate, checkpoints=checkpoints
+    )

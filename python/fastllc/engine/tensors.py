@@ -1,0 +1,101 @@
+"""Minibatches of tensors in memory: which samples a step sees is a function of its address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastllc.engine.minibatch import Batch, Minibatch, to_device
+
+__all__ = ["TensorBatches"]
+
+
+class TensorBatches:
+    """Minibatches of tensors that share their first dimension, by index.
+
+    The samples of minibatch i of a chain follow from (key, i) alone: those of an epoch are one
+    random order of the data, or draws with replacement. The remainder of an epoch that fills no
+    minibatch is left out; as every epoch is ordered anew, no sample is left out for good.
+
+    Parameters
+    ----------
+    tensors : tuple of Tensor, each of shape [n, ...]
+    batch_size : int
+        In [1, n]; n without replacement means all samples, in their own order.
+    device : torch.device
+        Where minibatches go.
+    replacement : bool
+        Whether samples are drawn with replacement.
+
+    Examples
+    --------
+    >>> batches = TensorBatches((torch.arange(6),), 2, torch.device("cpu"))
+    >>> steps = batches.stream([7])
+    >>> sorted(torch.cat([next(steps).batch[0] for _ in range(3)]).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+
+    generators: tuple[torch.Generator, ...] = ()
+
+    def __init__(
+        self,
+        tensors: tuple[Tensor, ...],
+        batch_size: int,
+        device: torch.device,
+        *,
+        replacement: bool = False,
+    ) -> None:
+        self.num_samples = tensors[0].shape[0]
+        self.batch_size = batch_size
+        self.indexed = replacement or batch_size < self.num_samples
+        self._tensors = tensors
+        self._device = device
+        self._replacement = replacement
+
+    def full_pass(self) -> Iterator[Batch]:
+        """Yield the tensors in slices, in order."""
+        for batch in zip(*(torch.split(t, self.batch_size) for t in self._tensors), strict=True):
+            yield to_device(batch, self._device)
+
+    def stream(self, keys: Sequence[int], start: int = 0) -> Iterator[Minibatch]:
+        """Yield minibatches without end, one for each chain at once.
+
+        Parameters
+        ----------
+        keys : sequence of int
+            Of each chain, in [0, 2**64); chains of one key share their minibatches.
+        start : int
+            The number of the first minibatch.
+
+        Yields
+        ------
+        Minibatch
+            Not stacked if all chains share it.
+        """
+        if not self.indexed:
+            whole = Minibatch(to_device(self._tensors, self._device), None, stacked=False)
+            while True:
+                yield whole
+        shared = len(set(keys)) == 1
+        source = self._tensors[0].device
+        epoch, position = divmod(start, self.num_samples // self.batch_size)
+        while True:
+            orders = np.stack([self._order(key, epoch) for key in (keys[:1] if shared else keys)])
+            pieces = torch.from_numpy(orders[0] if shared else orders).to(source)
+            for index in torch.split(pieces, self.batch_size, dim=-1)[position:]:
+                flat = index.reshape(-1)
+                batch = tuple(
+                    t.index_select(0, flat).view(*index.shape, *t.shape[1:]) for t in self._tensors
+                )
+                yield Minibatch(to_device(batch, self._device), index, stacked=not shared)
+            epoch, position = epoch + 1, 0
+
+    def _order(self, key: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        generator = np.random.Generator(np.random.Philox(key=[key, epoch]))
+        used = self.num_samples - self.num_samples % self.batch_size
+        if self._replacement:
+            return generator.integers(self.num_samples, size=used)
+        return generator.permutation(self.num_samples)[:used]

@@ -1,0 +1,139 @@
+"""Many chains at once: weights stacked, one gradient by vmap, one native step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from fastllc.engine.checkpoints import Checkpoints
+from fastllc.engine.minibatch import Batch, Minibatch
+from fastllc.engine.objective import Objective
+from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.stack import Blueprint, Stack
+
+__all__ = ["VectorisedWalkers"]
+
+
+class VectorisedWalkers:
+    """Chains over weights stacked as [K, *shape].
+
+    The forward pass is vectorised over chains; the backward pass is autograd's own, of the sum of
+    all losses, in which each chain's weights see their own loss alone: 1.3 to 1.5 times as fast on
+    small models as ``vmap(grad(...))``, which runs the backward pass in Python too.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss. Its model lends its code alone: its own weights are neither used nor changed.
+    checkpoints : Checkpoints
+        Where chains start.
+    chosen : slice
+        The checkpoints that chains of this stack start from.
+    rows : sequence of int
+        For each chain its checkpoint, counted from the first of the chosen.
+    blueprints : sequence of Blueprint
+        The sampler of each chain.
+    keys : sequence of int
+        Of the noise.
+    compiled : bool
+        Whether the forward pass and its gradient go through ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        checkpoints: Checkpoints,
+        chosen: slice,
+        rows: Sequence[int],
+        blueprints: Sequence[Blueprint],
+        keys: Sequence[int],
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._objective = objective
+        anchors = checkpoints.anchors(chosen)
+        constants, stacked = checkpoints.constants(chosen)
+        index = torch.tensor(rows, device=next(iter(anchors.values())).device)
+        self._constants = {
+            f"model.{name}": t.index_select(0, index) if name in stacked else t
+            for name, t in constants.items()
+        }
+        self._stacked = {f"model.{name}" for name in stacked}
+        self._weights = {
+            f"model.{name}": w0.index_select(0, index).requires_grad_()
+            for name, w0 in anchors.items()
+        }
+        self.leaves = list(self._weights.values())
+        self._stack = Stack(
+            blueprints,
+            [w.detach() for w in self.leaves],
+            list(anchors.values()),
+            rows,
+            keys,
+        )
+        self._compiled = compiled
+        self._vectorised: dict[bool, Callable[..., Tensor]] = {}
+        self.device = self.leaves[0].device
+
+    def gradient(self, minibatches: Sequence[Minibatch], step: int) -> Tensor:
+        """Compute the gradients of all chains; return their losses, [K]."""
+        for leaf in self.leaves:
+            leaf.grad = None
+        found = []
+        for batch, _, stacked in minibatches:
+            losses = self._losses(stacked)(self._weights, self._constants, batch)
+            torch.autograd.backward(losses.sum() / len(minibatches), inputs=self.leaves)
+            found.append(losses.detach())
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take one native step."""
+        return self._stack.step([leaf.grad for leaf in self.leaves], step, active)
+
+    @torch.no_grad()
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Return the loss of each sample, [K, batch]."""
+
+        def losses(weights: dict[str, Tensor], constants: dict[str, Tensor]) -> Any:
+            everything = {**weights, **constants}
+            return functional_call(self._objective, everything, (batch,), {"per_sample": True})
+
+        found: Tensor = vmap(losses, in_dims=(0, self._dims()))(self._weights, self._constants)
+        return found
+
+    def weights(self) -> list[Tensor]:
+        """Return the weights, [K, *shape] each."""
+        return [leaf.detach() for leaf in self.leaves]
+
+    def metrics(self) -> Metrics:
+        """Return the `Metrics` of the last step, [K] each."""
+        return self._stack.metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and the state of the samplers."""
+        return {"weights": self.weights(), "sampler": self._stack.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        for weights, kept in zip(self.weights(), saved["weights"], strict=True):
+            weights.copy_(kept)
+        self._stack.load_state_dict(saved["sampler"])
+
+    def _dims(self) -> dict[str, int | None]:
+        return {name: 0 if name in self._stacked else None for name in self._constants}
+
+    def _losses(self, stacked: bool) -> Callable[..., Tensor]:
+        if stacked not in self._vectorised:
+
+            def loss(weights: dict[str, Tensor], constants: dict[str, Tensor], batch: Batch) -> Any:
+                return functional_call(self._objective, {**weights, **constants}, (batch,))
+
+            function = vmap(loss, in_dims=(0, self._dims(), 0 if stacked else None))
+            self._vectorised[stacked] = torch.compile(function) if self._compiled else function
+        return self._vectorised[stacked]

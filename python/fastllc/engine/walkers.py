@@ -1,0 +1,49 @@
+"""What the loop asks of the chains that it walks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastllc.engine.minibatch import Batch, Minibatch
+from fastllc.samplers.metrics import Metrics
+
+__all__ = ["Walkers"]
+
+
+class Walkers(Protocol):
+    """K chains that move together."""
+
+    device: torch.device
+
+    def gradient(self, minibatches: Sequence[Minibatch], step: int) -> Tensor:
+        """Compute the gradients where the chains are, averaged over `minibatches`.
+
+        Returns the mean loss of each chain, [K].
+        """
+
+    def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take the step that the gradients ask for, in the active chains.
+
+        Returns whether the weights of each chain are finite, as far as it is known.
+        """
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Return the loss of each sample where the chains are, [K, batch]."""
+
+    def weights(self) -> list[Tensor]:
+        """Return the weights that move, [K, *shape] each."""
+
+    def metrics(self) -> Metrics:
+        """Return the `Metrics` of the last step, [K] each."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
