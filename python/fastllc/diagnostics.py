@@ -52,7 +52,7 @@ def summarize(trace: xr.DataTree) -> Summary | Summaries:
 def _judge(cell: xr.DataTree, found: xr.Dataset) -> Iterator[str]:
     """Tell what is wrong with `cell`, whose `llc` is `found`, and what to change."""
     value = {str(name): float(found[name]) for name in found if not found[name].dims}
-    diverged = np.flatnonzero(cell["diverged_at"].values >= 0)
+    diverged = np.flatnonzero(cell.dataset["diverged_at"].values >= 0)
     if diverged.size:
         fate = "The others are close to the edge too: lower lr."
         if diverged.size == cell.sizes["chain"]:
@@ -101,7 +101,7 @@ def _summary(cell: xr.DataTree, found: xr.Dataset) -> Summary:
     return Summary(
         **{name: float(found[name]) for name in names},
         num_chains=int(found["num_chains"]),
-        diverged=tuple(np.flatnonzero(cell["diverged_at"].values >= 0).tolist()),
+        diverged=tuple(np.flatnonzero(cell.dataset["diverged_at"].values >= 0).tolist()),
         warnings=tuple(_judge(cell, found)),
     )
 
@@ -122,7 +122,7 @@ def _labels(trace: xr.DataTree, place: dict[str, int]) -> dict[str, str]:
 
 
 def _interrupted(cell: xr.DataTree) -> Iterator[str]:
-    stayed = cell["diverged_at"].values < 0
+    stayed = cell.dataset["diverged_at"].values < 0
     finite = np.isfinite(draws(cell).values)
     chains, length = usable(finite)
     if not stayed.any() or finite[stayed].all():
@@ -148,8 +148,8 @@ def _dips(cell: xr.DataTree) -> bool:
 def _refused(cell: xr.DataTree) -> Iterator[str]:
     if "metrics" not in cell.children or "mala_acceptance" not in cell["metrics"].data_vars:
         return
-    stayed = cell["metrics/mala_acceptance"].where(cell["diverged_at"] < 0)
-    acceptance = float(stayed.mean())
+    metric = cell["metrics"].to_dataset()["mala_acceptance"]
+    acceptance = float(metric.where(cell.dataset["diverged_at"] < 0).mean())
     if acceptance < MIN_ACCEPTANCE:
         yield (
             f"a Metropolis test would accept {acceptance:.0%} of the steps, fewer than "

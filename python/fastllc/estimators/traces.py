@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-__all__ = ["LEADING", "Values", "cells", "draws", "excess_loss", "over_cells", "shared", "usable"]
+__all__ = [
+    "LEADING",
+    "Values",
+    "cells",
+    "draws",
+    "excess_loss",
+    "num_samples",
+    "over_cells",
+    "shared",
+    "usable",
+]
 
 LEADING = ("checkpoint", "setting")
 """Dimensions that a trace has only if several were asked for. A cell is one place in them."""
@@ -81,6 +92,14 @@ def usable(finite: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
 def shared(trace: xr.DataTree) -> bool:
     """Whether the chains of `trace` share minibatches."""
     return bool(trace.attrs["shared_batches"])
+
+
+def num_samples(trace: xr.DataTree) -> int:
+    """Tell how many samples are in the training data; a ValueError where the data could not."""
+    number = trace.attrs["num_samples"]
+    if not isinstance(number, Integral) or number < 2:
+        raise ValueError(f"num_samples of the trace must be an int >= 2, got {number!r}")
+    return int(number)
 
 
 def cells(trace: xr.DataTree) -> Iterator[dict[str, int]]:
