@@ -34,9 +34,14 @@ class SampleLosses:
     chains: NDArray[np.intp]
     num_draws: int
 
-    def draw_blocks(self) -> Iterator[NDArray[np.float64]]:
-        """All samples at some draws, shape [draw, sample], chain after chain."""
-        size = max(1, _BLOCK // self.loss.sizes["sample"])
+    @property
+    def block_size(self) -> int:
+        """Draws that fit into a block."""
+        return max(1, _BLOCK // self.loss.sizes["sample"])
+
+    def draw_blocks(self, size: int | None = None) -> Iterator[NDArray[np.float64]]:
+        """All samples at `size` draws, shape [draw, sample], chain after chain."""
+        size = size or self.block_size
         for chain in self.chains:
             for start in range(0, self.num_draws, size):
                 part = self.loss[chain, start : min(start + size, self.num_draws)]
