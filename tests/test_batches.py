@@ -5,9 +5,9 @@ from itertools import islice
 
 import pytest
 import torch
+from fastllc.engine.batches import count_samples, open_data, to_device
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from fastllc.engine.batches import count_samples, open_data, to_device
 from fastllc.engine.rng import seeded_rng
 
 CPU = torch.device("cpu")

@@ -14,6 +14,7 @@ from fastllc import SGLD, DivergenceError, DivergenceWarning, LLCEstimator, defa
 from fastllc.peers import TorchSGLD
 
 DATA = TensorDataset(torch.zeros(4, 1))
+IN_PLACE = {"engine": "inplace"}  # also where the model is in training mode, and says so
 SHORT = {"lr": 1e-3, "num_chains": 2, "num_draws": 20, "seed": 3, "progress": False}
 
 
@@ -137,11 +138,9 @@ def test_minibatches_heat_the_chain_as_computed():
 def test_estimate_is_the_formula_on_the_recorded_losses():
     estimator = LLCEstimator(**SHORT | {"num_burnin_steps": 5, "num_steps_bw_draws": 3, "nbeta": 7})
     estimator.fit(Net().eval(), classes(), nn.functional.cross_entropy)
-    samples = estimator.samples_
-    trace = samples["loss_trace"].values
+    trace = estimator.trace_["steps"]["loss"].values
     assert trace.shape == (2, 5 + 20 * 3)
     assert trace.dtype == np.float32
-    np.testing.assert_array_equal(samples["loss"], trace[:, 7::3])
     per_chain = 7 * (trace[:, 7::3].astype(float).mean(axis=1) - estimator.init_loss_)
     np.testing.assert_allclose(estimator.llc_chains_, per_chain, rtol=1e-6)
     assert estimator.llc_ == pytest.approx(per_chain.mean())
@@ -188,8 +187,8 @@ def test_loader_with_workers():
     first, second = (
         LLCEstimator(**SHORT).fit(model, loader, nn.functional.cross_entropy) for _ in range(2)
     )
-    assert first.samples_.identical(second.samples_)
-    assert first.samples_.attrs["batch_size"] == 8
+    assert first.trace_.identical(second.trace_)
+    assert first.trace_.attrs["batch_size"] == 8
 
 
 def test_data_of_unknown_size_need_nbeta():
@@ -202,15 +201,17 @@ def test_data_of_unknown_size_need_nbeta():
         LLCEstimator(**SHORT, batch_size=10).fit(**fit)
     estimator = LLCEstimator(**SHORT, batch_size=10, nbeta=5.0).fit(**fit)
     assert math.isfinite(estimator.llc_)
-    assert estimator.samples_.attrs["num_samples"] == "none"
+    assert estimator.trace_.attrs["num_samples"] == "none"
 
 
 def test_the_seed_decides_everything():
     model, data = Net().train(), classes()
 
     def trace(**settings):
-        estimator = LLCEstimator(**SHORT | {"batch_size": 8} | settings)
-        return estimator.fit(model, data, nn.functional.cross_entropy).samples_["loss_trace"].values
+        estimator = LLCEstimator(**SHORT | IN_PLACE | {"batch_size": 8} | settings)
+        return (
+            estimator.fit(model, data, nn.functional.cross_entropy).trace_["steps"]["loss"].values
+        )
 
     first = trace()
     torch.manual_seed(99)
@@ -231,7 +232,7 @@ def test_without_a_seed_torch_decides_and_it_is_recorded():
     assert estimator.fit(model, data, nn.functional.cross_entropy).llc_ == llc
     again = LLCEstimator(**SHORT | {"seed": seed}).fit(model, data, nn.functional.cross_entropy)
     assert again.llc_ == llc
-    assert again.samples_.attrs["seed"] == seed
+    assert again.trace_.attrs["seed"] == seed
 
 
 @pytest.mark.parametrize("kind", ["pair", "dataset", "loader"])
@@ -244,7 +245,7 @@ def test_random_state_of_the_caller_is_untouched(kind):
         data = torch.utils.data.ConcatDataset([TensorDataset(*data)])
     model = Net().train()
     before = torch.get_rng_state(), own.get_state()
-    LLCEstimator(**SHORT).fit(model, data, nn.functional.cross_entropy)
+    LLCEstimator(**SHORT | IN_PLACE).fit(model, data, nn.functional.cross_entropy)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert torch.equal(own.get_state(), before[1])
 
@@ -269,9 +270,13 @@ def test_the_model_comes_back_as_it_was(trouble, train):
         return nn.functional.cross_entropy(outputs, targets)
 
     lr = 1e30 if trouble == "diverge" else 1e-2
-    estimator = LLCEstimator(**SHORT | {"lr": lr, "batch_size": 10})
+    engine = "inplace" if train else "auto"
+    estimator = LLCEstimator(**SHORT | {"lr": lr, "batch_size": 10, "engine": engine})
     if trouble is None:
         estimator.fit(model, data, loss_fn)
+    elif trouble is KeyboardInterrupt:
+        with pytest.warns(UserWarning, match="the run was interrupted"):
+            estimator.fit(model, data, loss_fn)
     else:
         error = DivergenceError if trouble == "diverge" else trouble
         with pytest.raises(error):
@@ -286,7 +291,8 @@ def test_chains_start_from_the_same_buffers():
         seen.append(int(m.norm.num_batches_tracked))
         return nn.functional.cross_entropy(m(batch[0]), batch[1])
 
-    LLCEstimator(**SHORT | {"num_draws": 3}).fit(model, classes(), evaluate=evaluate)
+    settings = SHORT | {"num_draws": 3, "engine": "inplace"}
+    LLCEstimator(**settings).fit(model, classes(), evaluate=evaluate)
     assert seen == [0, 0, 0, 1, 2, 0, 1, 2]
 
 
@@ -304,7 +310,7 @@ def test_frozen_weights_are_not_sampled():
 
 def test_gradient_mode_of_the_caller_does_not_matter():
     with torch.no_grad():
-        LLCEstimator(**SHORT).fit(Net(), classes(), nn.functional.cross_entropy)
+        LLCEstimator(**SHORT).fit(Net().eval(), classes(), nn.functional.cross_entropy)
         assert not torch.is_grad_enabled()
 
 
@@ -327,15 +333,17 @@ def nan_in(chain, step):
 
 
 def test_a_chain_that_turns_nan_is_frozen_named_and_left_out():
-    estimator = LLCEstimator(**SHORT | {"num_chains": 4, "nbeta": 10.0, "num_draws": 250})
+    estimator = LLCEstimator(
+        **SHORT | {"num_chains": 4, "nbeta": 10.0, "num_draws": 250, "engine": "inplace"}
+    )
     with pytest.warns(DivergenceWarning, match=r"1 of 4 chains .* \(chain 1 at step 130\)"):
         estimator.fit(Point(torch.zeros(3)), DATA, evaluate=nan_in(chain=1, step=130))
-    samples = estimator.samples_
-    assert samples["diverged_at"].values.tolist() == [-1, 130, -1, -1]
-    assert np.isnan(samples["loss"][1]).all()
-    assert np.isfinite(samples["loss_trace"][1, :130]).all()
-    assert np.isnan(samples["loss_trace"][1, 130:]).all()
-    assert np.isfinite(samples["loss_trace"][[0, 2, 3]]).all()
+    trace = estimator.trace_
+    losses = trace["steps"]["loss"]
+    assert trace["diverged_at"].values.tolist() == [-1, 130, -1, -1]
+    assert np.isfinite(losses[1, :130]).all()
+    assert np.isnan(losses[1, 130:]).all()
+    assert np.isfinite(losses[[0, 2, 3]]).all()
     assert math.isnan(estimator.llc_chains_[1])
     assert estimator.llc_ == pytest.approx(estimator.llc_chains_[[0, 2, 3]].mean())
     assert estimator.llc_std_ == pytest.approx(estimator.llc_chains_[[0, 2, 3]].std(ddof=1))
@@ -386,7 +394,7 @@ def test_if_every_chain_diverges_the_error_says_what_to_change(sampler):
 def test_samples_record_how_they_were_made():
     estimator = LLCEstimator(**SHORT, bounding_box_size=np.float64(2.0))
     estimator.fit(Net().eval(), classes(), nn.functional.cross_entropy)
-    attrs = estimator.samples_.attrs
+    attrs = estimator.trace_.attrs
     assert {type(value) for value in attrs.values()} <= {str, int, float}
     json.dumps(attrs)
     expected = {
@@ -408,7 +416,7 @@ def test_samples_record_how_they_were_made():
     }
     assert attrs.items() >= expected.items()
     assert {"build_version", "build_torch", "build_noise_format"} <= attrs.keys()
-    assert dict(estimator.samples_.sizes) == {"chain": 2, "draw": 20, "step": 20}
+    assert dict(estimator.trace_["steps"]["loss"].sizes) == {"chain": 2, "step": 20}
 
 
 def test_results_before_fit_say_so():
@@ -454,13 +462,15 @@ def test_plot_without_matplotlib_says_what_to_install(monkeypatch):
 
 
 def test_progress_shows_rate_llc_and_losses(capsys):
-    estimator = LLCEstimator(**SHORT | {"progress": True, "num_chains": 3, "nbeta": 10.0})
+    estimator = LLCEstimator(
+        **SHORT | {"progress": True, "num_chains": 3, "nbeta": 10.0, "engine": "inplace"}
+    )
     with pytest.warns(DivergenceWarning):
         estimator.fit(Point(torch.zeros(3)), DATA, evaluate=nan_in(chain=0, step=4))
     shown = capsys.readouterr().err
-    for words in ("step/s", "llc=", "diverged=1", "chain=3/3"):
+    for words in ("step/s", "llc=", "diverged=1", "chains=3"):
         assert words in shown
-    LLCEstimator(**SHORT).fit(Net(), classes(), nn.functional.cross_entropy)
+    LLCEstimator(**SHORT).fit(Net().eval(), classes(), nn.functional.cross_entropy)
     assert capsys.readouterr().err == ""
 
 
@@ -482,8 +492,12 @@ def test_progress_shows_rate_llc_and_losses(capsys):
         ({"num_steps_bw_draws": 0}, ValueError, "num_steps_bw_draws must be >= 1, got 0"),
         ({"batch_size": 0}, ValueError, "batch_size must be >= 1, got 0"),
         ({"batch_size": 41}, ValueError, r"batch_size must be <= 40 .* got 41"),
-        ({"init_loss": "half"}, TypeError, 'init_loss must be a finite number or "full"'),
-        ({"init_loss": math.nan}, ValueError, 'init_loss must be a finite number or "full"'),
+        ({"init_loss": "half"}, TypeError, 'init_loss must be a finite number, "full" or "paired"'),
+        (
+            {"init_loss": math.nan},
+            ValueError,
+            'init_loss must be a finite number, "full" or "paired"',
+        ),
         ({"seed": -1}, ValueError, r"seed must be >= 0 and < \d+, got -1"),
         ({"seed": 2**63}, ValueError, "seed must be"),
         ({"sampler": "SGLD"}, TypeError, "sampler must be callable, got 'SGLD'"),

@@ -1,8 +1,10 @@
 """Fused samplers and local learning coefficients for PyTorch models."""
 
 from fastllc._core import VERSION as __version__
+from fastllc.engine.observables import Observable
+from fastllc.engine.sampling import Sampling, default_nbeta, sample
 from fastllc.errors import DivergenceError, DivergenceWarning, PrecisionWarning
-from fastllc.estimators.llc import LLCEstimator, default_nbeta
+from fastllc.estimators.llc import LLCEstimator
 from fastllc.info import build_info
 from fastllc.mala import mala_acceptance
 from fastllc.noise import standard_normal
@@ -24,8 +26,10 @@ __all__ = [
     "DivergenceWarning",
     "LLCEstimator",
     "Metrics",
+    "Observable",
     "PrecisionWarning",
     "RMSpropSGLD",
+    "Sampling",
     "Sketches",
     "__version__",
     "build_info",
@@ -34,5 +38,6 @@ __all__ = [
     "localization_penalty",
     "localization_penalty_and_grad",
     "mala_acceptance",
+    "sample",
     "standard_normal",
 ]

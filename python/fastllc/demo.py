@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fastllc.diagnostics import Summary, decimals
-from fastllc.estimators.llc import LLCEstimator, default_nbeta
+from fastllc.engine.sampling import default_nbeta
+from fastllc.estimators.llc import LLCEstimator
 from fastllc.info import build_info
 from fastllc.peers import TorchSGLD
 from fastllc.samplers.sgld import SGLD
@@ -46,7 +47,7 @@ class Run:
     @property
     def steps_per_second(self) -> float:
         """Whole sampling steps, gradient included, in a second."""
-        return float(self.estimator.samples_["loss_trace"].size / self.seconds)
+        return float(self.estimator.trace_["steps"]["loss"].size / self.seconds)
 
 
 def main(output: str | Path = "trace.png", *, progress: bool = True) -> None:
@@ -147,7 +148,9 @@ def run(
     start = time.perf_counter()
     estimator.fit(model, data, nn.functional.cross_entropy)
     seconds = time.perf_counter() - start
-    return Run(estimator, estimator.summary(), seconds)
+    summary = estimator.summary()
+    assert isinstance(summary, Summary)  # of one model and setting
+    return Run(estimator, summary, seconds)
 
 
 def time_steps(

@@ -1,1 +1,1 @@
-"""Draw many states: data, loss, model state and the loop of all chains, with no estimate in mind."""
+"""Draw many states: data, loss, weights and the loop of all chains, with no estimate in mind."""

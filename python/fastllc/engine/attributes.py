@@ -42,8 +42,7 @@ def attributes(sampling: Sampling, **found: Any) -> dict[str, str | int | float 
     """
     build = {f"build_{name}": value for name, value in build_info().items()}
     return {
-        name: plain(value)
-        for name, value in {**settings_of(sampling), **found, **build}.items()
+        name: plain(value) for name, value in {**settings_of(sampling), **found, **build}.items()
     }
 
 

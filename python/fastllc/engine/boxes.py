@@ -54,7 +54,8 @@ def walk_boxes(job: Job, store: Store | None) -> xr.DataTree:
             interrupted = True
     trace = arrays.tree()
     if interrupted:
-        if not np.isfinite(trace["steps/loss"].values[..., schedule.first_draw]).any():
+        losses = trace["steps"].to_dataset()["loss"].values
+        if not np.isfinite(losses[..., schedule.first_draw]).any():
             raise KeyboardInterrupt
         trace.attrs["interrupted"] = 1
         warn("the run was interrupted: the trace holds what there was")

@@ -84,11 +84,11 @@ class Checkpoints:
         if isinstance(given, Mapping):
             self.names = list(given)
             given = list(given.values())
-        elif isinstance(given, Sequence) and not isinstance(given, str):
+        elif isinstance(given, (list, tuple)):
             self.names = list(range(len(given)))
         else:
             raise TypeError(
-                "checkpoints must be a sequence or a mapping of state dicts or modules, "
+                "checkpoints must be a list or a mapping of state dicts or modules, "
                 f"got {type(given).__name__}"
             )
         if not given:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from fastllc import kernels
 from fastllc.engine.checkpoints import Checkpoints, trainable
 from fastllc.engine.data import Batches
-from fastllc.engine.minibatch import Minibatch
-from fastllc.engine.objective import Objective
+from fastllc.engine.objective import REFUSALS, Objective
 from fastllc.engine.vectorised import VectorisedWalkers
 from fastllc.errors import warn
 from fastllc.samplers.sampler import Sampler
@@ -169,7 +168,7 @@ def _try(
     try:
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             losses = walkers.gradient([batch], 0)
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except REFUSALS as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise _Refused(f"vmap refuses the model ({lines[0][:200]})") from error
     load({**checkpoints[0], **moved})
@@ -178,16 +177,15 @@ def _try(
         loss = objective(batch.batch)
         grads = torch.autograd.grad(loss, params, allow_unused=True)
     found = [(loss.detach(), losses[1])]
-    found += [
-        (own, leaf.grad[1])
-        for own, leaf in zip(grads, walkers.leaves, strict=True)
-        if own is not None and leaf.grad is not None
-    ]
+    for own, leaf in zip(grads, walkers.leaves, strict=True):
+        if leaf.grad is not None:
+            zero = torch.zeros_like(leaf.grad[1])
+            found.append((zero if own is None else own, leaf.grad[1]))  # type: ignore[redundant-expr]
     load(checkpoints[0])
     for own, stacked in found:
         low = own.dtype in (torch.bfloat16, torch.float16) or objective.autocast is not None
-        error = (own.double() - stacked.double()).norm()
-        if not error <= (0.3 if low else 0.01) * own.double().norm() + 1e-6:
+        apart = (own.double() - stacked.double()).norm()
+        if not apart <= (0.3 if low else 0.01) * own.double().norm() + 1e-6:
             raise _Refused("vmap gives another loss or gradient than the model itself")
     weights = sum(leaf.numel() * leaf.element_size() for leaf in walkers.leaves) // 2
     return kept // 2 + 4 * weights

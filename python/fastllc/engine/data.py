@@ -6,7 +6,7 @@ Tensors are indexed directly; a ``Dataset`` is read through a ``DataLoader`` bui
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -46,7 +46,7 @@ class Batches(Protocol):
     def full_pass(self) -> Iterator[Batch]:
         """Yield every sample once."""
 
-    def stream(self, keys: Sequence[int], start: int = 0) -> Iterator[Minibatch]:
+    def stream(self, keys: Sequence[int], start: int = 0) -> Generator[Minibatch, None, None]:
         """Yield minibatches without end from number `start`, one for each key at once."""
 
 
@@ -88,9 +88,7 @@ def open_data(
     (True, 4)
     """
     if replacement and isinstance(data, (DataLoader, IterableDataset)):
-        raise ValueError(
-            "replacement must be False with data that bring their own order, got True"
-        )
+        raise ValueError("replacement must be False with data that bring their own order, got True")
     if isinstance(data, DataLoader):
         if batch_size is not None:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from fastllc.engine.checkpoints import Checkpoints
 from fastllc.engine.data import Batches
 from fastllc.engine.minibatch import Batch, Minibatch
-from fastllc.engine.objective import Objective
+from fastllc.engine.objective import REFUSALS, Objective
 from fastllc.engine.observables import Observed
 
 __all__ = ["Initial", "initial_losses"]
@@ -45,8 +45,8 @@ class Initial:
         samples, chosen = self.samples, torch.tensor(rows)[:, None]
 
         def mean(minibatch: Minibatch) -> Tensor:
-            assert minibatch.index is not None
-            index = minibatch.index if minibatch.stacked else minibatch.index[None]
+            assert minibatch.samples is not None
+            index = minibatch.samples if minibatch.stacked else minibatch.samples[None]
             return samples[chosen, index].mean(1)
 
         return mean
@@ -111,14 +111,14 @@ def initial_losses(
 
 
 @torch.no_grad()
-def _per_sample(objective: Objective, full_pass: Sequence[Batch]) -> Tensor | None:
+def _per_sample(objective: Objective, full_pass: Iterable[Batch]) -> Tensor | None:
     """Return the loss of each sample; None if the loss of a batch is not their mean."""
     found = []
     for batch in full_pass:
         try:
             losses = objective(batch, per_sample=True).float()
             mean = objective(batch).float()
-        except RuntimeError:  # vmap refuses the model
+        except REFUSALS:
             return None
         if losses.ndim != 1 or not torch.allclose(losses.mean(), mean, rtol=1e-3, atol=1e-6):
             return None

@@ -54,7 +54,7 @@ class Job:
         return self.initial.samples is not None
 
     def attributes(self) -> dict[str, Any]:
-        """What the run is made with."""
+        """Return what the run is made with."""
         given = self.sampling.init_loss
         return attributes(
             self.sampling,

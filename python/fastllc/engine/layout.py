@@ -115,9 +115,7 @@ class Memory:
     array([ 1., nan], dtype=float32)
     """
 
-    def __init__(
-        self, variables: Mapping[str, Variable], fixed: Mapping[str, xr.Dataset]
-    ) -> None:
+    def __init__(self, variables: Mapping[str, Variable], fixed: Mapping[str, xr.Dataset]) -> None:
         self._variables = variables
         self._fixed = fixed
         self._arrays: dict[str, NDArray[Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from typing import Any
 
@@ -83,10 +83,8 @@ class LoaderBatches:
     def _chain(self, key: int, start: int) -> Generator[Batch, None, None]:
         """Yield the batches of one chain from number `start`; those before are read and dropped."""
         epoch, skip = 0, start
-        try:
+        with suppress(TypeError, ZeroDivisionError):  # without a length, all epochs are read
             epoch, skip = divmod(start, len(self._train))
-        except (TypeError, ZeroDivisionError):
-            pass  # no length: all epochs are read
         while True:
             position = -1
             for position, batch in enumerate(self._epoch(key, epoch)):

@@ -19,12 +19,12 @@ class Minibatch(NamedTuple):
     Attributes
     ----------
     batch : nested tensors, [batch, ...], or [chain, batch, ...] if they are `stacked`
-    index : which samples of the data they are, [batch] or [chain, batch]; None if nobody knows
+    samples : which of the data they are, [batch] or [chain, batch]; None if nobody knows
     stacked : whether each chain has samples of its own
     """
 
     batch: Batch
-    index: Tensor | None
+    samples: Tensor | None
     stacked: bool
 
 

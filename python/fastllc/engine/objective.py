@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from fastllc.engine.minibatch import Batch, count_samples, map_tensors
 
-__all__ = ["Evaluate", "LossFn", "Objective"]
+__all__ = ["REFUSALS", "Evaluate", "LossFn", "Objective"]
+
+# What vmap, and code that does not expect it, raise.
+REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError)
 
 LossFn: TypeAlias = Callable[[Any, Any], Tensor]
 Evaluate: TypeAlias = Callable[[nn.Module, Any], Tensor]

@@ -74,7 +74,7 @@ def open_observables(
         raise TypeError(f"observables must be data by name, got {type(given).__name__}")
     found = {}
     for name, value in given.items():
-        if not isinstance(name, str) or not name or "/" in name:
+        if not name or "/" in name:
             raise ValueError(f"observables must have names without '/', got {name!r}")
         observable = value if isinstance(value, Observable) else Observable(value)
         for key in ("num_samples", "every"):

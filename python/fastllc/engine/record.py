@@ -16,7 +16,7 @@ __all__ = ["Fates", "Record", "Series"]
 
 
 class Fates(NamedTuple):
-    """Which of K chains still move, and from which step on the others are lost; -1: they are not."""
+    """Which of K chains still move, and from which step on the others do not; -1 for the former."""
 
     active: NDArray[np.bool_]
     diverged_at: NDArray[np.int64]
@@ -93,7 +93,7 @@ class Series:
             self._buffer[:, :offset] = torch.from_numpy(kept.reshape(count, offset, *self._tail))
 
     def append(self, values: Tensor) -> None:
-        """Add the values of one time, [K, ...]; those of a GPU stay there until they are written."""
+        """Add the values of one time, [K, ...]; they stay on their device until they are written."""
         if self._buffer.device != values.device:
             self._buffer = self._buffer.to(values.device)
         self._buffer[:, self._next % self._chunk] = values

@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from fastllc.engine.boxes import Job, walk_boxes
+from fastllc.engine.boxes import walk_boxes
 from fastllc.engine.checkpoints import Checkpoints, Weights, trainable
 from fastllc.engine.choose import choose
 from fastllc.engine.data import Data, open_data
 from fastllc.engine.fingerprint import fingerprint
 from fastllc.engine.initial import initial_losses
+from fastllc.engine.job import Job
 from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Evaluate, LossFn, Objective
 from fastllc.engine.observables import open_observables
@@ -52,7 +53,7 @@ def run(
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
     with preserved(model) as load, seeded_rng(seed, device, batches.generators):
         load(checkpoints[0])
-        with closing(batches.stream([seed])) as stream:  # type: ignore[type-var]
+        with closing(batches.stream([seed])) as stream:
             objective.check(next(stream).batch, list(params.values()))
         load(checkpoints[0])
         observables = open_observables(sampling.observables, device)
@@ -111,7 +112,7 @@ def run(
             ),
             store,
         )
-    _report_lost(trace, sampling)
+    _report_lost(trace)
     return trace
 
 
@@ -120,8 +121,10 @@ def _one_model(
     checkpoints: Sequence[Weights] | Mapping[str, Weights] | None,
 ) -> tuple[nn.Module, Sequence[Weights] | Mapping[str, Weights] | None]:
     """Return one model, with several given as checkpoints of it."""
-    if isinstance(model, nn.Module) or not isinstance(model, (Mapping, list, tuple)):
+    if isinstance(model, nn.Module):
         return model, checkpoints
+    if not isinstance(model, (Mapping, list, tuple)):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     models = list(model.values()) if isinstance(model, Mapping) else list(model)
     if checkpoints is not None:
         raise ValueError("checkpoints must be None if several models are given")
@@ -136,13 +139,14 @@ def _one_model(
     return models[0], model
 
 
-def _report_lost(trace: xr.DataTree, sampling: Sampling) -> None:
+def _report_lost(trace: xr.DataTree) -> None:
     """Warn of chains that diverged; raise if there are no others."""
-    diverged_at = trace["diverged_at"]
-    lost = diverged_at.values >= 0
+    diverged_at = trace.dataset["diverged_at"]
+    lost = np.asarray(diverged_at.values >= 0)
     if not lost.any():
         return
-    hint = f"lower lr (got {sampling.lr}), or lower nbeta, or set bounding_box_size"
+    lrs = ", ".join(f"{lr:g}" for lr in np.unique(trace.dataset["lr"]))
+    hint = f"lower lr (got {lrs}), or lower nbeta, or set bounding_box_size"
     if lost.all():
         raise DivergenceError(
             f"all {lost.size} chains diverged, the first at step {diverged_at.values.min()}: {hint}"

@@ -130,8 +130,8 @@ class Sampling:
     compile : bool, default False
         Whether the vectorised gradient goes through ``torch.compile``, which takes some seconds.
     store : path, optional
-        A folder where everything is kept while it is computed. A run that was interrupted there goes
-        on from where it was saved last; one that is complete is only read.
+        A folder where everything is kept while it is computed. A run that was interrupted there
+        goes on from where it was saved last; one that is complete is only read.
     progress : bool, default True
         Whether to show a progress bar.
     """

@@ -46,7 +46,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    lent = [p for p in parameters if p.requires_grad]
+    lent: list[Tensor] = [p for p in parameters if p.requires_grad]
     lent += [buffer for _, _, buffer in buffers if not _is_expanded(buffer)]
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
@@ -57,8 +57,8 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
             module.training = mode
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for tensor, data in frozen:
-            tensor.data = data
+        for parameter, data in frozen:
+            parameter.data = data
         with torch.no_grad():
             for tensor, data in originals:
                 tensor.data.copy_(data)

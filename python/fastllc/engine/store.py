@@ -150,7 +150,9 @@ class Store:
     def chunk(self, name: str) -> int:
         """Return how many items of an array along the time belong together."""
         array: Any = self[name]
-        behind = len(array.attrs["_ARRAY_DIMENSIONS"]) - ("sample" in array.attrs["_ARRAY_DIMENSIONS"])
+        behind = len(array.attrs["_ARRAY_DIMENSIONS"]) - (
+            "sample" in array.attrs["_ARRAY_DIMENSIONS"]
+        )
         return int(array.chunks[behind - 1])
 
     def due(self) -> bool:

@@ -93,7 +93,10 @@ class Study:
         chains = min(n, limit)
         settings = min(s, limit // n) if chains == n else 1
         checkpoints = min(c, limit // (n * s)) if chains == n and settings == s else 1
-        cuts = [_cut(size, step) for size, step in zip(self.shape, (checkpoints, settings, chains), strict=True)]
+        cuts = [
+            _cut(size, step)
+            for size, step in zip(self.shape, (checkpoints, settings, chains), strict=True)
+        ]
         for ranges in itertools.product(*cuts):
             yield Box(*ranges)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class TensorBatches:
         for batch in zip(*(torch.split(t, self.batch_size) for t in self._tensors), strict=True):
             yield to_device(batch, self._device)
 
-    def stream(self, keys: Sequence[int], start: int = 0) -> Iterator[Minibatch]:
+    def stream(self, keys: Sequence[int], start: int = 0) -> Generator[Minibatch, None, None]:
         """Yield minibatches without end, one for each chain at once.
 
         Parameters

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastllc.estimators.checks import integer
+from fastllc.checks import integer
 
 __all__ = ["Eigenpairs", "TopEigenpairs"]
 

@@ -50,9 +50,7 @@ class Estimator(Sampling):
         Estimator
             This object, with the results in the attributes that end in ``_``.
         """
-        self.trace_ = self.run(
-            model, data, loss_fn, evaluate=evaluate, checkpoints=checkpoints
-        )
+        self.trace_ = self.run(model, data, loss_fn, evaluate=evaluate, checkpoints=checkpoints)
         self._read(self.trace_)
         return self
 

@@ -200,11 +200,11 @@ class Segments:
     def step(
         self,
         settings: Sequence[Sequence[Setting]],
-        keys: Sequence[int],
-        steps: Sequence[int],
+        keys: Sequence[int] | NDArray[np.uint64],
+        steps: Sequence[int] | NDArray[np.int64],
         *,
-        active: Sequence[bool] | None = None,
-        thermostats: Sequence[float] | None = None,
+        active: Sequence[bool] | NDArray[np.bool_] | None = None,
+        thermostats: Sequence[float] | NDArray[np.float64] | None = None,
         moments: bool = False,
         sketch: Sketch | None = None,
     ) -> bool:

@@ -84,8 +84,8 @@ class Setting(NamedTuple):
 class Member(NamedTuple):
     """One parameter tensor that takes part in steps.
 
-    With K chains `w` and its state are stacked, [K, *shape]; the mask is shared, [*shape], and so is
-    the anchor, unless there are A of them, [A, *shape].
+    With K chains `w` and its state are stacked, [K, *shape]; the mask is shared, [*shape], and so
+    is the anchor, unless there are A of them, [A, *shape].
 
     Attributes
     ----------

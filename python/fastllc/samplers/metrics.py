@@ -135,8 +135,6 @@ def metrics_of_sums(
     norms = np.sqrt(
         np.sum([g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww], axis=-1)
     )
-    dots = np.sum(
-        [g * (d * ap + w * ac), g * z * an, z * (d * pn + w * cn), nbeta * gd], axis=-1
-    )
+    dots = np.sum([g * (d * ap + w * ac), g * z * an, z * (d * pn + w * cn), nbeta * gd], axis=-1)
     values = torch.from_numpy(np.concatenate([norms[:6], dots[:3], norms[6:], dots[3:]]))
     return Metrics._make([*values, torch.from_numpy(np.asarray(nonfinite.sum(axis=-1)))])

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastllc import _core
 from fastllc.kernels import Member, Segments, Setting
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
 from fastllc.samplers.sampler import Sampler
@@ -65,7 +63,9 @@ def blueprint(sampler: Sampler) -> Blueprint:
         scales=[sampler.scales(setting) for setting in settings],
         thermostat=settings[0].friction if has_thermostat else 0.0,
         groups=[i for i, size in enumerate(sizes) for _ in range(size)],
-        masks=[m for g, n in zip(groups, sizes, strict=True) for m in spread_masks(g) or [None] * n],
+        masks=[
+            m for g, n in zip(groups, sizes, strict=True) for m in spread_masks(g) or [None] * n
+        ],
         exact=[g["rounding"] == "exact" for g in groups for _ in g["params"]],
         anchored=[
             needs_anchor(setting) or saving
@@ -117,20 +117,16 @@ class Stack:
         self._settings = [
             [plan.settings[group] for plan in blueprints] for group in range(len(first.settings))
         ]
-        # [4][group][chain]: what metrics are scaled by
+        # [factor][group][chain]: nbeta, localization, weight_decay, and the scales
         self._factors = np.array(
             [
-                [
-                    [plan.settings[g].nbeta, plan.settings[g].localization]
-                    + [plan.settings[g].weight_decay, *plan.scales[g]]
-                    for plan in blueprints
-                ]
+                [(*plan.settings[g][1:4], *plan.scales[g]) for plan in blueprints]
                 for g in range(len(first.settings))
             ]
         ).transpose(2, 0, 1)
         self._keys = np.array(keys, np.uint64)
         self._rows = rows
-        self._thermostats = np.array([plan.thermostat for plan in blueprints])
+        self._thermostats = np.array([plan.thermostat for plan in blueprints], np.float64)
         self._members = [
             Member(
                 w,
@@ -138,9 +134,10 @@ class Stack:
                 group=first.groups[i],
                 w0=w0 if any(plan.anchored[i] for plan in blueprints) else None,
                 mask=first.masks[i],
-                **missing_state({}, w, first.kind.state_names, exact=first.exact[i]),
+                **state,  # type: ignore[arg-type]
             )
             for i, (w, w0) in enumerate(zip(weights, anchors, strict=True))
+            for state in [missing_state({}, w, first.kind.state_names, exact=first.exact[i])]
         ]
         self._born: list[int | None] = [None] * len(self._members)
         self._segments: Segments | None = None
@@ -164,7 +161,7 @@ class Stack:
         finite = self._segments.step(
             self._settings,
             self._keys,
-            np.full(len(self._keys), step),
+            np.full(len(self._keys), step, np.int64),
             active=active,
             thermostats=self._thermostats,
             moments=self._saving,
@@ -179,13 +176,13 @@ class Stack:
         assert self._segments is not None
         sums = self._segments.sums
         groups = [self._members[i].group for i in self._moving]
-        return metrics_of_sums(sums.moments, sums.nonfinite, *self._factors[:, groups].swapaxes(1, 2))
+        return metrics_of_sums(
+            sums.moments, sums.nonfinite, *self._factors[:, groups].swapaxes(1, 2)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside weights and settings."""
-        state = [
-            {name: getattr(m, name) for name in _names(m)} for m in self._members
-        ]
+        state = [{name: getattr(m, name) for name in _names(m)} for m in self._members]
         return {
             "state": state,
             "born": list(self._born),
