@@ -42,12 +42,12 @@ class Initial:
         """
         if self.samples is None:
             return None
-        samples, chosen = self.samples, torch.tensor(rows)[:, None]
+        samples = self.samples
+        offsets = torch.tensor(rows, device=samples.device)[:, None] * samples.shape[1]
 
         def mean(minibatch: Minibatch) -> Tensor:
             assert minibatch.samples is not None
-            index = minibatch.samples if minibatch.stacked else minibatch.samples[None]
-            return samples[chosen, index].mean(1)
+            return samples.take(minibatch.samples + offsets).mean(1)
 
         return mean
 

@@ -113,9 +113,12 @@ def walk(
         for step in range(start, schedule.num_steps):
             batches = list(islice(minibatches, schedule.accumulation))
             losses = walkers.gradient(batches, step).float()
-            pending.append(torch.isfinite(losses))
-            if on_cpu or len(pending) == _BLOCK:
-                _settle(pending, fates, step)
+            if on_cpu:
+                fates.lose(np.isfinite(losses.numpy()), step)
+            else:
+                pending.append(torch.isfinite(losses))
+                if len(pending) == _BLOCK:
+                    _settle(pending, fates, step)
             draw = schedule.draw(step)
             if draw is not None:
                 if on_draw is not None:

@@ -41,6 +41,8 @@ class Fates(NamedTuple):
         >>> fates.diverged_at.tolist()
         [-1, 3]
         """
+        if finite.all():
+            return
         lost = self.active & ~finite
         self.diverged_at[lost] = step
         self.active[lost] = False
@@ -93,7 +95,7 @@ class Series:
             self._buffer[:, :offset] = torch.from_numpy(kept.reshape(count, offset, *self._tail))
 
     def append(self, values: Tensor) -> None:
-        """Add the values of one time, [K, ...]; they stay on their device until they are written."""
+        """Add the values of one time, [K, ...]; they stay on their device until written."""
         if self._buffer.device != values.device:
             self._buffer = self._buffer.to(values.device)
         self._buffer[:, self._next % self._chunk] = values

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from fastllc.engine.checkpoints import Checkpoints
+from fastllc.engine.functional import Slots
 from fastllc.engine.minibatch import Batch, Minibatch
 from fastllc.engine.objective import Objective
 from fastllc.samplers.metrics import Metrics
@@ -57,26 +58,22 @@ class VectorisedWalkers:
         compiled: bool = False,
     ) -> None:
         self._objective = objective
+        self._slots = Slots(objective.model)
         anchors = checkpoints.anchors(chosen)
-        constants, stacked = checkpoints.constants(chosen)
         index = torch.tensor(rows, device=next(iter(anchors.values())).device)
-        self._constants = {
-            f"model.{name}": t.index_select(0, index) if name in stacked else t
-            for name, t in constants.items()
-        }
-        self._stacked = {f"model.{name}" for name in stacked}
-        self._weights = {
-            f"model.{name}": w0.index_select(0, index).requires_grad_()
-            for name, w0 in anchors.items()
-        }
-        self.leaves = list(self._weights.values())
+        constants, stacked = checkpoints.constants(chosen)
+        self._shared = {name: t for name, t in constants.items() if name not in stacked}
+        self._own = {name: constants[name].index_select(0, index) for name in stacked}
+        self._names = (*anchors, *self._own)
+        self.leaves = [w0.index_select(0, index).requires_grad_() for w0 in anchors.values()]
         self._stack = Stack(
             blueprints,
-            [w.detach() for w in self.leaves],
+            [leaf.detach() for leaf in self.leaves],
             list(anchors.values()),
             rows,
             keys,
         )
+        self._tensors = (*self.leaves, *self._own.values())
         self._compiled = compiled
         self._vectorised: dict[bool, Callable[..., Tensor]] = {}
         self.device = self.leaves[0].device
@@ -87,7 +84,7 @@ class VectorisedWalkers:
             leaf.grad = None
         found = []
         for batch, _, stacked in minibatches:
-            losses = self._losses(stacked)(self._weights, self._constants, batch)
+            losses = self._losses(stacked)(self._tensors, batch)
             torch.autograd.backward(losses.sum() / len(minibatches), inputs=self.leaves)
             found.append(losses.detach())
         return found[0] if len(found) == 1 else torch.stack(found).mean(0)
@@ -100,11 +97,12 @@ class VectorisedWalkers:
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each sample, [K, batch]."""
 
-        def losses(weights: dict[str, Tensor], constants: dict[str, Tensor]) -> Any:
-            everything = {**weights, **constants}
-            return functional_call(self._objective, everything, (batch,), {"per_sample": True})
+        def losses(tensors: tuple[Tensor, ...]) -> Tensor:
+            with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
+                return self._objective(batch, per_sample=True)
 
-        found: Tensor = vmap(losses, in_dims=(0, self._dims()))(self._weights, self._constants)
+        with self._slots.filled(self._shared):
+            found: Tensor = vmap(losses)(self._tensors)
         return found
 
     def weights(self) -> list[Tensor]:
@@ -125,15 +123,19 @@ class VectorisedWalkers:
             weights.copy_(kept)
         self._stack.load_state_dict(saved["sampler"])
 
-    def _dims(self) -> dict[str, int | None]:
-        return {name: 0 if name in self._stacked else None for name in self._constants}
-
     def _losses(self, stacked: bool) -> Callable[..., Tensor]:
+        """Return the function from weights and a minibatch to the losses of all chains."""
         if stacked not in self._vectorised:
 
-            def loss(weights: dict[str, Tensor], constants: dict[str, Tensor], batch: Batch) -> Any:
-                return functional_call(self._objective, {**weights, **constants}, (batch,))
+            def loss(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
+                with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
+                    return self._objective(batch)
 
-            function = vmap(loss, in_dims=(0, self._dims(), 0 if stacked else None))
-            self._vectorised[stacked] = torch.compile(function) if self._compiled else function
+            def losses(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
+                with self._slots.filled(self._shared):
+                    found: Tensor = vectorised(tensors, batch)
+                return found
+
+            vectorised = vmap(loss, in_dims=(0, 0 if stacked else None))
+            self._vectorised[stacked] = torch.compile(losses) if self._compiled else losses
         return self._vectorised[stacked]
