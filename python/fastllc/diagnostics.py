@@ -13,7 +13,7 @@ from fastllc.estimators.coefficient import llc
 from fastllc.estimators.traces import LEADING, cells, draws, excess_loss, shared, usable
 from fastllc.summaries import Summaries, Summary, decimals
 
-__all__ = ["Summaries", "Summary", "decimals", "summarize"]
+__all__ = ["Summaries", "Summary", "decimals", "labels", "summarize"]
 
 # Vehtari et al. 2021, section 4: below these R-hat and the error bars themselves can be relied on.
 MAX_RHAT = 1.01
@@ -46,7 +46,7 @@ def summarize(trace: xr.DataTree) -> Summary | Summaries:
     each = [_summary(trace.isel(place), found.isel(place)) for place in places]
     if places == [{}]:
         return each[0]
-    return Summaries(tuple(each), tuple(_labels(trace, place) for place in places))
+    return Summaries(tuple(each), tuple(labels(trace, place) for place in places))
 
 
 def _judge(cell: xr.DataTree, found: xr.Dataset) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _summary(cell: xr.DataTree, found: xr.Dataset) -> Summary:
     )
 
 
-def _labels(trace: xr.DataTree, place: dict[str, int]) -> dict[str, str]:
+def labels(trace: xr.DataTree, place: dict[str, int]) -> dict[str, str]:
     """Name what tells a cell from the others: its checkpoint, and the settings that vary."""
     coords = trace.to_dataset().isel(place).coords
     varying = [
@@ -137,7 +137,8 @@ def _interrupted(cell: xr.DataTree) -> Iterator[str]:
 def _dips(cell: xr.DataTree) -> bool:
     """Whether the loss, averaged over chains and a window of steps, falls below the initial."""
     excess = excess_loss(cell).values
-    chains, length = usable(np.isfinite(excess))
+    stayed = cell.dataset["diverged_at"].values < 0
+    chains, length = usable(np.isfinite(excess) & stayed[:, None])
     windows = np.array_split(excess[chains, :length], _NUM_WINDOWS, axis=1)
     # A NaN error, of a window of fewer than four steps, compares as no dip.
     return any(

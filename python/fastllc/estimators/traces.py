@@ -53,15 +53,15 @@ def draws(trace: xr.DataTree) -> xr.DataArray:
     every = int(trace.attrs["num_steps_bw_draws"])
     first = int(trace.attrs["num_burnin_steps"]) + every - 1
     excess = excess_loss(trace, slice(first, None, every)).rename(step="draw")
-    excess = excess.drop_vars("draw", errors="ignore")
+    excess = excess.drop_vars("draw", errors="ignore").where(trace["diverged_at"] < 0)
     return excess.assign_coords(step=("draw", first + every * np.arange(excess.sizes["draw"])))
 
 
 def excess_loss(trace: xr.DataTree, steps: slice = slice(None)) -> xr.DataArray:
-    """Loss above that at w*, as `draws` has it, at the chosen `steps`."""
+    """Loss above that at w*, as `draws` has it, at the chosen `steps` of all chains."""
     losses = trace["steps"].to_dataset().isel(step=steps)
     base = losses["baseline"] if "baseline" in losses else trace["init_loss"]
-    return (losses["loss"].astype(np.float64) - base).where(trace["diverged_at"] < 0)
+    return losses["loss"].astype(np.float64) - base
 
 
 def usable(finite: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
