@@ -123,3 +123,30 @@ def test_bad_input_is_refused():
         top.eigenpairs()
     with pytest.raises(ValueError, match=r"shape \[n, 3\], got \[..., 4\]"):
         top.update(torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("sizes", [(40, 60), (1, 99), (99, 1), (0, 100)])
+def test_merged_streams_are_one_stream(sizes):
+    samples = draw((100, 6), torch.float64) @ draw((6, 30), torch.float64, 1) + 3
+    first, second = (TopEigenpairs(6) for _ in sizes)
+    for top, part in zip((first, second), samples.split(sizes), strict=True):
+        if len(part):
+            top.update(part)
+    first.merge(second)
+    values, _ = whole(samples)
+    found = first.eigenpairs()
+    torch.testing.assert_close(found.values, values[:6], rtol=1e-11, atol=0)
+    assert found.trace == pytest.approx(values.sum().item(), rel=1e-11)
+
+
+def test_the_error_covers_what_merged_streams_have_dropped():
+    samples = draw((300, 80), torch.float64) * SPECTRA["power"][:80].double().sqrt()
+    first, second = TopEigenpairs(3), TopEigenpairs(3)
+    first.update(samples[:150])
+    second.update(samples[150:])
+    first.merge(second)
+    values, _ = whole(samples)
+    found = first.eigenpairs()
+    assert found.error > 0
+    assert (found.values <= values[:3] * (1 + 1e-12)).all()
+    assert (values[:3] <= found.values + found.error).all()

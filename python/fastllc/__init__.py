@@ -1,10 +1,17 @@
 """Fused samplers and local learning coefficients for PyTorch models."""
 
 from fastllc._core import VERSION as __version__
+from fastllc.diagnostics import summarize
 from fastllc.engine.observables import Observable
 from fastllc.engine.sampling import Sampling, default_nbeta, sample
 from fastllc.errors import DivergenceError, DivergenceWarning, PrecisionWarning
+from fastllc.estimators.coefficient import llc
+from fastllc.estimators.covariance import loss_correlation, loss_covariance
+from fastllc.estimators.covariances import LossCovarianceEstimator, WeightCovarianceEstimator
+from fastllc.estimators.criteria import WAICEstimator, WBICEstimator
 from fastllc.estimators.llc import LLCEstimator
+from fastllc.estimators.waic import waic
+from fastllc.estimators.wbic import free_energy, wbic
 from fastllc.info import build_info
 from fastllc.mala import mala_acceptance
 from fastllc.noise import standard_normal
@@ -25,19 +32,30 @@ __all__ = [
     "DivergenceError",
     "DivergenceWarning",
     "LLCEstimator",
+    "LossCovarianceEstimator",
     "Metrics",
     "Observable",
     "PrecisionWarning",
     "RMSpropSGLD",
     "Sampling",
     "Sketches",
+    "WAICEstimator",
+    "WBICEstimator",
+    "WeightCovarianceEstimator",
     "__version__",
     "build_info",
     "chain_key",
     "default_nbeta",
+    "free_energy",
+    "llc",
     "localization_penalty",
     "localization_penalty_and_grad",
+    "loss_correlation",
+    "loss_covariance",
     "mala_acceptance",
     "sample",
     "standard_normal",
+    "summarize",
+    "waic",
+    "wbic",
 ]

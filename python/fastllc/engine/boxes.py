@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -117,6 +118,18 @@ def _walk_box(
         }
         store.save(Position(position.box, step, state))
 
+    single = len(job.checkpoints) * len(job.settings) == 1
+    nbeta, init_loss = job.settings[0]["nbeta"], job.initial.means[0]
+
+    def on_draw(losses: Tensor) -> None:
+        if progress.shown and single:
+            progress.see(nbeta * (losses - init_loss))
+        if job.watch is not None:
+            parts = torch.cat(list(walkers.displacements()), dim=1)
+            for chain, active, delta in zip(chains, fates.active, parts, strict=True):
+                if active:
+                    job.watch(chain, delta)
+
     with closing(followed):
         try:
             walk(
@@ -129,7 +142,7 @@ def _walk_box(
                 baseline=job.initial.baseline([chain.checkpoint for chain in chains]),
                 observables=job.observables,
                 saving=job.sampling.save_metrics,
-                on_draw=_seen_by(progress, job),
+                on_draw=on_draw,
                 on_tick=tick,
             )
         finally:
@@ -137,14 +150,6 @@ def _walk_box(
     progress.finish(fates)
     if store is not None:
         store.save(Position(position.box + 1, 0, {}))
-
-
-def _seen_by(progress: Progress, job: Job) -> Callable[[Tensor], None] | None:
-    """Return what tells the progress bar of LLCs, where there is one LLC to tell of."""
-    if not progress.shown or len(job.checkpoints) * len(job.settings) > 1:
-        return None
-    nbeta, init_loss = job.settings[0]["nbeta"], job.initial.means[0]
-    return lambda losses: progress.see(nbeta * (losses - init_loss))
 
 
 class _Followed(Iterator[Minibatch]):

@@ -160,7 +160,8 @@ def _try(
     # Off the minimum, where gradients are not what rounding leaves of larger terms.
     generator = torch.Generator().manual_seed(0)
     moved = {}
-    for name, stacked in zip(trainable(objective.model), walkers.weights(), strict=True):
+    for name, leaf in zip(trainable(objective.model), walkers.leaves, strict=True):
+        stacked = leaf.detach()
         scale = 0.01 * stacked.float().abs().mean() + 1e-4
         noise = torch.randn(stacked.shape[1:], generator=generator).to(stacked) * scale
         stacked += noise.to(stacked.dtype)

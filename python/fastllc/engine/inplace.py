@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class InPlaceWalkers:
     ) -> None:
         self._objective = objective
         self._params = list(params.values())
+        self._anchors = [anchors[name] for name in params]
         self._optimizer = optimizer
         self._key = key
         self.device = self._params[0].device
@@ -82,9 +83,10 @@ class InPlaceWalkers:
         found: Tensor = self._objective(batch, per_sample=True)
         return found[None]
 
-    def weights(self) -> list[Tensor]:
-        """Return the weights, [1, *shape] each."""
-        return [p.detach()[None] for p in self._params]
+    def displacements(self) -> Iterator[Tensor]:
+        """Yield w - w0 of each parameter, [1, numel]."""
+        for p, w0 in zip(self._params, self._anchors, strict=True):
+            yield (p.detach() - w0).reshape(1, -1)
 
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [1] each."""

@@ -18,7 +18,7 @@ from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Objective
 from fastllc.engine.observables import Observed
 from fastllc.engine.sampling import Sampling
-from fastllc.engine.study import Box, Study
+from fastllc.engine.study import Box, Chain, Study
 from fastllc.engine.vectorised import VectorisedWalkers
 from fastllc.engine.walkers import Walkers
 from fastllc.samplers.metrics import Metrics
@@ -34,6 +34,7 @@ class Job:
     ----------
     settings : the grid
     load : puts the model to weights
+    watch : called at each draw with each chain that moves and its w - w0, [d]
     """
 
     sampling: Sampling
@@ -47,6 +48,7 @@ class Job:
     initial: Initial
     choice: Choice
     load: Callable[[Mapping[str, Tensor]], None]
+    watch: Callable[[Chain, Tensor], None] | None
 
     @property
     def paired(self) -> bool:

@@ -76,7 +76,7 @@ def walk(
     baseline: Callable[[Minibatch], Tensor] | None,
     observables: Mapping[str, Observed],
     saving: bool,
-    on_draw: Callable[[Tensor], None] | None,
+    on_draw: Callable[[Tensor], None],
     on_tick: Callable[[int], None],
 ) -> None:
     """Walk chains to the end, or until all are lost.
@@ -101,8 +101,8 @@ def walk(
         What is evaluated at draws.
     saving : bool
         Whether metrics are kept at draws.
-    on_draw : callable, optional
-        Called with the losses of each draw, [K].
+    on_draw : callable
+        Called with the losses of each draw, [K], before its step.
     on_tick : callable
         Called now and then, and at the end, with the next step.
     """
@@ -121,8 +121,7 @@ def walk(
                     _settle(pending, fates, step)
             draw = schedule.draw(step)
             if draw is not None:
-                if on_draw is not None:
-                    on_draw(losses)
+                on_draw(losses)
                 for name, observed in observables.items():
                     if draw % observed.every == 0:
                         found = observed.losses(walkers.per_sample)
@@ -143,8 +142,8 @@ def walk(
                 on_tick(step + 1)
     _settle(pending, fates, schedule.num_steps - 1)
     finite = np.ones(len(fates.active), np.bool_)
-    for weights in walkers.weights():
-        finite &= torch.isfinite(weights).flatten(1).all(1).cpu().numpy()
+    for distance in walkers.displacements():
+        finite &= torch.isfinite(distance).all(1).cpu().numpy()
     fates.lose(finite, schedule.num_steps - 1)
     on_tick(schedule.num_steps)
 

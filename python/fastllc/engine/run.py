@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from fastllc.engine.boxes import walk_boxes
 from fastllc.engine.checkpoints import Checkpoints, Weights, trainable
@@ -23,7 +23,7 @@ from fastllc.engine.rng import seeded_rng
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
 from fastllc.engine.store import Store
-from fastllc.engine.study import Study
+from fastllc.engine.study import Chain, Study
 from fastllc.errors import DivergenceError, DivergenceWarning, warn
 from fastllc.seeds import draw_key
 
@@ -39,9 +39,12 @@ def run(
     loss_fn: LossFn | None,
     evaluate: Evaluate | None,
     given: Sequence[Weights] | Mapping[str, Weights] | None,
+    watch: Callable[[Chain, Tensor], None] | None,
 ) -> xr.DataTree:
     """Sample; see `fastllc.sample`."""
     sampling.check()
+    if watch is not None and sampling.store is not None:
+        raise ValueError("store must be None: what is made of weights at draws is not kept in it")
     model, given = _one_model(model, given)
     checkpoints = Checkpoints(model, given)
     params = trainable(model)
@@ -109,6 +112,7 @@ def run(
                 initial,
                 choice,
                 load,
+                watch,
             ),
             store,
         )

@@ -17,7 +17,7 @@ from fastllc.engine.data import Data
 from fastllc.engine.loop import Schedule
 from fastllc.engine.objective import Evaluate, LossFn
 from fastllc.engine.observables import Observable
-from fastllc.engine.study import grid
+from fastllc.engine.study import Chain, grid
 from fastllc.samplers.sgld import SGLD
 
 if TYPE_CHECKING:
@@ -172,11 +172,21 @@ class Sampling:
         *,
         evaluate: Evaluate | None = None,
         checkpoints: Sequence[Weights] | Mapping[str, Weights] | None = None,
+        watch: Callable[[Chain, Tensor], None] | None = None,
     ) -> xr.DataTree:
-        """Run all chains; see `sample`."""
+        """Run all chains; see `sample`.
+
+        Parameters
+        ----------
+        model, data, loss_fn, evaluate, checkpoints
+            As in `sample`.
+        watch : callable, optional
+            Called at each draw with each chain that moves, ``(checkpoint, setting, chain)``, and
+            its distance w - w0, of shape [d].
+        """
         from fastllc.engine.run import run
 
-        return run(self, model, data, loss_fn, evaluate, checkpoints)
+        return run(self, model, data, loss_fn, evaluate, checkpoints, watch)
 
     def check(self) -> None:
         """Raise TypeError or ValueError for the first setting that is unfit."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fastllc.seeds import chain_key
 
-__all__ = ["Box", "Study", "grid"]
+__all__ = ["Box", "Chain", "Study", "grid"]
 
 _SHARED = 2**64 - 1  # the number of a chain that nobody is: whose minibatches all share
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,8 @@ class VectorisedWalkers:
         self._objective = objective
         self._slots = Slots(objective.model)
         anchors = checkpoints.anchors(chosen)
-        index = torch.tensor(rows, device=next(iter(anchors.values())).device)
+        self._anchors = list(anchors.values())
+        self._rows = index = torch.tensor(rows, device=self._anchors[0].device)
         constants, stacked = checkpoints.constants(chosen)
         self._shared = {name: t for name, t in constants.items() if name not in stacked}
         self._own = {name: constants[name].index_select(0, index) for name in stacked}
@@ -69,7 +70,7 @@ class VectorisedWalkers:
         self._stack = Stack(
             blueprints,
             [leaf.detach() for leaf in self.leaves],
-            list(anchors.values()),
+            self._anchors,
             rows,
             keys,
         )
@@ -99,15 +100,17 @@ class VectorisedWalkers:
 
         def losses(tensors: tuple[Tensor, ...]) -> Tensor:
             with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
-                return self._objective(batch, per_sample=True)
+                found: Tensor = self._objective(batch, per_sample=True)
+            return found
 
         with self._slots.filled(self._shared):
             found: Tensor = vmap(losses)(self._tensors)
         return found
 
-    def weights(self) -> list[Tensor]:
-        """Return the weights, [K, *shape] each."""
-        return [leaf.detach() for leaf in self.leaves]
+    def displacements(self) -> Iterator[Tensor]:
+        """Yield w - w0 of each parameter, [K, numel]."""
+        for leaf, w0 in zip(self.leaves, self._anchors, strict=True):
+            yield (leaf.detach() - w0.index_select(0, self._rows)).flatten(1)
 
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [K] each."""
@@ -115,12 +118,15 @@ class VectorisedWalkers:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and the state of the samplers."""
-        return {"weights": self.weights(), "sampler": self._stack.state_dict()}
+        return {
+            "weights": [leaf.detach() for leaf in self.leaves],
+            "sampler": self._stack.state_dict(),
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        for weights, kept in zip(self.weights(), saved["weights"], strict=True):
-            weights.copy_(kept)
+        for weights, kept in zip(self.leaves, saved["weights"], strict=True):
+            weights.detach().copy_(kept)
         self._stack.load_state_dict(saved["sampler"])
 
     def _losses(self, stacked: bool) -> Callable[..., Tensor]:
@@ -129,7 +135,8 @@ class VectorisedWalkers:
 
             def loss(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
                 with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
-                    return self._objective(batch)
+                    found: Tensor = self._objective(batch)
+                return found
 
             def losses(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
                 with self._slots.filled(self._shared):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,8 +36,8 @@ class Walkers(Protocol):
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each sample where the chains are, [K, batch]."""
 
-    def weights(self) -> list[Tensor]:
-        """Return the weights that move, [K, *shape] each."""
+    def displacements(self) -> Iterator[Tensor]:
+        """Yield w - w0 of each parameter, [K, numel]."""
 
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [K] each."""

@@ -109,7 +109,33 @@ class TopEigenpairs:
         size = self._kept - 1
         for start in range(0, len(deltas), size):
             batch = deltas[start : start + size].detach().to(self._mean.dtype)
-            self._take(self._rows, self._mean, batch)
+            own = batch.mean(dim=0)
+            parts = [batch - own] if len(batch) > 1 else []
+            square = sum(map(_square, parts))
+            self._take(self._rows, self._mean, own, len(batch), parts, square)
+
+    def merge(self, other: TopEigenpairs) -> None:
+        """Take in all samples of another stream, of the same d.
+
+        Examples
+        --------
+        >>> first, second = TopEigenpairs(1), TopEigenpairs(1)
+        >>> first.update(torch.zeros(1, 2))
+        >>> second.update(torch.tensor([[2.0, 0.0]]))
+        >>> first.merge(second)
+        >>> round(first.eigenpairs().values.item(), 5)
+        2.0
+        """
+        if other._rows is None or other._mean is None:
+            return
+        if self._rows is None or self._mean is None:
+            d = other._mean.numel()
+            self._rows = other._rows.new_empty(2 * self._kept, d)
+            self._mean = torch.zeros_like(other._mean)
+        rows = other._rows[: other._used]
+        parts = [rows[at : at + self._kept] for at in range(0, len(rows), self._kept)]
+        self._take(self._rows, self._mean, other._mean, other._count, parts, other._square)
+        self._dropped += other._dropped
 
     def eigenpairs(self) -> Eigenpairs:
         """Give the leading eigenpairs of the covariance (divisor n - 1) of all n samples so far.
@@ -138,13 +164,15 @@ class TopEigenpairs:
             self._dropped / divisor,
         )
 
-    def _take(self, rows: Tensor, mean: Tensor, batch: Tensor) -> None:
-        n, m = self._count, len(batch)
-        own = batch.mean(dim=0)
-        new = [batch - own] if m > 1 else []
+    def _take(
+        self, rows: Tensor, mean: Tensor, own: Tensor, m: int, parts: list[Tensor], square: float
+    ) -> None:
+        """Take in m samples: their mean, rows that stand for their scatter, and its trace."""
+        n = self._count
         if n:
-            new.append((math.sqrt(n * m / (n + m)) * (own - mean))[None])
-        for part in new:
+            apart = (math.sqrt(n * m / (n + m)) * (own - mean))[None]
+            parts, square = [*parts, apart], square + _square(apart)
+        for part in parts:
             if self._used + len(part) > len(rows):
                 turned, _, dropped = _turned(rows[: self._used], self._kept)
                 self._used = len(turned)
@@ -152,9 +180,13 @@ class TopEigenpairs:
                 self._dropped += dropped
             rows[self._used : self._used + len(part)] = part
             self._used += len(part)
-            self._square += float(part.double().square().sum())
         mean += (own - mean) * (m / (n + m))
+        self._square += square
         self._count += m
+
+
+def _square(rows: Tensor) -> float:
+    return float(rows.double().square().sum())
 
 
 def _turned(rows: Tensor, k: int) -> tuple[Tensor, Tensor, float]:

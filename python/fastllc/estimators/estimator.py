@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import xarray as xr
 from torch import nn
@@ -17,7 +17,21 @@ from fastllc.engine.sampling import Sampling
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Estimator"]
+__all__ = ["Estimator", "Value", "value"]
+
+Value: TypeAlias = "float | xr.DataArray"
+"""A number; for several checkpoints or settings an array over them."""
+
+
+def value(found: xr.DataArray) -> Value:
+    """Return a number where there is one alone.
+
+    Examples
+    --------
+    >>> value(xr.DataArray(1.5))
+    1.5
+    """
+    return found if found.ndim else float(found)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastllc import diagnostics
 from fastllc.estimators.coefficient import llc
-from fastllc.estimators.estimator import Estimator
+from fastllc.estimators.estimator import Estimator, Value, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,22 +93,22 @@ class LLCEstimator(Estimator):
     True
     """
 
-    llc_: float | xr.DataArray = field(init=False, repr=False)
-    llc_sem_: float | xr.DataArray = field(init=False, repr=False)
-    llc_std_: float | xr.DataArray = field(init=False, repr=False)
+    llc_: Value = field(init=False, repr=False)
+    llc_sem_: Value = field(init=False, repr=False)
+    llc_std_: Value = field(init=False, repr=False)
     llc_chains_: NDArray[np.float64] | xr.DataArray = field(init=False, repr=False)
-    init_loss_: float | xr.DataArray = field(init=False, repr=False)
-    nbeta_: float | xr.DataArray = field(init=False, repr=False)
+    init_loss_: Value = field(init=False, repr=False)
+    nbeta_: Value = field(init=False, repr=False)
     seed_: int = field(init=False, repr=False)
 
     def _read(self, trace: xr.DataTree) -> None:
         found = llc(trace)
-        self.llc_ = _value(found["llc"])
-        self.llc_sem_, self.llc_std_ = _value(found["sem"]), _value(found["std"])
+        self.llc_ = value(found["llc"])
+        self.llc_sem_, self.llc_std_ = value(found["sem"]), value(found["std"])
         chains = found["llc_chains"]
         self.llc_chains_ = chains.values if chains.ndim == 1 else chains
-        self.init_loss_ = _value(trace.dataset["init_loss"])
-        self.nbeta_ = _value(trace.dataset["nbeta"])
+        self.init_loss_ = value(trace.dataset["init_loss"])
+        self.nbeta_ = value(trace.dataset["nbeta"])
         self.seed_ = int(trace.attrs["seed"])
 
     def summary(self) -> diagnostics.Summary | diagnostics.Summaries:
@@ -126,7 +126,3 @@ class LLCEstimator(Estimator):
         from fastllc.plots import plot_trace
 
         return plot_trace(self._fitted(), ax)
-
-
-def _value(found: xr.DataArray) -> float | xr.DataArray:
-    return found if found.ndim else float(found)

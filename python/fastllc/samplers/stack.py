@@ -48,6 +48,7 @@ def blueprint(sampler: Sampler) -> Blueprint:
 
     Examples
     --------
+    >>> import torch
     >>> from fastllc.samplers.sgld import SGLD
     >>> blueprint(SGLD([torch.zeros(2)], lr=0.5)).scales
     [(0.25, 0.7071067811865476)]
@@ -94,6 +95,7 @@ class Stack:
 
     Examples
     --------
+    >>> import torch
     >>> from fastllc.samplers.sgld import SGLD
     >>> w = torch.ones(2, 3)
     >>> plan = blueprint(SGLD([torch.ones(3)], lr=0.5, noise_level=0.0))
