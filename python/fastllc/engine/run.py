@@ -81,7 +81,7 @@ def run(
             objective,
             checkpoints,
             batches,
-            lambda: [sampling.make_sampler(params, 0, setting) for setting in settings],
+            (sampling.make_sampler(params, 0, setting) for setting in settings),
             load,
             num_chains=len(checkpoints) * len(settings) * sampling.num_chains,
             shared=sampling.shared_batches,
