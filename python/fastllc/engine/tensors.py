@@ -94,7 +94,9 @@ class TensorBatches:
             epoch, position = epoch + 1, 0
 
     def _order(self, key: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        generator = np.random.Generator(np.random.Philox(key=[key, epoch]))
+        # As a list, numpy would make one half of all keys a float.
+        address = np.array([key, epoch], np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=address))
         used = self.num_samples - self.num_samples % self.batch_size
         if self._replacement:
             return generator.integers(self.num_samples, size=used)
