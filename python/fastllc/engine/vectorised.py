@@ -110,7 +110,7 @@ class VectorisedWalkers:
     def displacements(self) -> Iterator[Tensor]:
         """Yield w - w0 of each parameter, [K, numel]."""
         for leaf, w0 in zip(self.leaves, self._anchors, strict=True):
-            yield (leaf.detach() - w0.index_select(0, self._rows)).flatten(1)
+            yield (leaf.detach() - w0.index_select(0, self._rows)).reshape(len(leaf), -1)
 
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [K] each."""
