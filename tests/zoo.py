@@ -144,7 +144,9 @@ def _conv():
 
 def _normed():
     model = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(3, 6)), nn.LayerNorm(6), nn.GELU(),
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 6)),
+        nn.LayerNorm(6),
+        nn.GELU(),
         nn.Linear(6, 2),
     )
     return Case(model, (normal(N, 3), tokens(N, high=2)), cross_entropy)
@@ -166,9 +168,7 @@ CASES = {
     "tuple": lambda: Case(
         Returns("tuple"), (normal(N, 3), tokens(N, high=2)), lambda o, t: cross_entropy(o[0], t)
     ),
-    "rows": lambda: Case(
-        Returns("dict"), DataLoader(Rows(), 8, shuffle=True), None, on_rows
-    ),
+    "rows": lambda: Case(Returns("dict"), DataLoader(Rows(), 8, shuffle=True), None, on_rows),
 }
 
 
