@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from fastllc import kernels
 from fastllc.engine.checkpoints import Checkpoints, trainable
 from fastllc.engine.data import Batches
-from fastllc.engine.objective import REFUSALS, Objective
+from fastllc.engine.minibatch import map_tensors
+from fastllc.engine.objective import Objective
 from fastllc.engine.vectorised import VectorisedWalkers
 from fastllc.errors import warn
 from fastllc.samplers.sampler import Sampler
@@ -92,7 +94,7 @@ def choose(
         blueprints = _blueprints(samplers, trainable(model))
         if engine == "auto":
             _worth_it(model, batches, num_chains, shared)
-        size = _try(objective, checkpoints, batches, blueprints[0], load)
+        size = _try(objective, checkpoints, batches, blueprints[0], load, shared=shared)
     except _Refused as refusal:
         reason = str(refusal)
         if engine == "vectorised":
@@ -146,10 +148,10 @@ def _try(
     batches: Batches,
     plan: Blueprint,
     load: Callable[[Mapping[str, Tensor]], None],
+    *,
+    shared: bool,
 ) -> int:
     """Walk two chains to one gradient, and compare with the model's own; return bytes a chain."""
-    batch = next(iter(batches.stream([0])))
-    start = slice(0, 1)
     kept = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -157,40 +159,48 @@ def _try(
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    walkers = VectorisedWalkers(objective, checkpoints, start, [0, 0], [plan, plan], [0, 0])
+    walkers = VectorisedWalkers(objective, checkpoints, slice(0, 1), [0, 0], [plan, plan], [0, 0])
     # Off the minimum, where gradients are not what rounding leaves of larger terms.
     generator = torch.Generator().manual_seed(0)
-    moved = {}
-    for name, leaf in zip(trainable(objective.model), walkers.leaves, strict=True):
-        stacked = leaf.detach()
-        scale = 0.01 * stacked.float().abs().mean() + 1e-4
-        noise = torch.randn(stacked.shape[1:], generator=generator).to(stacked) * scale
-        stacked += noise.to(stacked.dtype)
-        moved[name] = stacked[1]
+    for leaf in walkers.leaves:
+        weights = leaf.detach()
+        scale = 0.01 * weights.float().abs().mean() + 1e-4
+        noise = torch.randn(weights.shape, generator=generator).to(weights) * scale
+        weights += noise.to(weights.dtype)
     try:
+        with closing(batches.stream([0, 0] if shared else [0, 1])) as stream:
+            minibatch = next(stream)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            losses = walkers.gradient([batch], 0)
-    except REFUSALS as error:
+            losses = walkers.gradient([minibatch], 0)
+    except Exception as error:  # whatever a model that ran by itself makes of tensors under vmap
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise _Refused(f"vmap refuses the model ({lines[0][:200]})") from error
-    load({**checkpoints[0], **moved})
+        raise _Refused(f"vmap refuses the model or its data ({lines[0][:200]})") from error
     params = list(trainable(objective.model).values())
+    for param, leaf in zip(params, walkers.leaves, strict=True):
+        param.data.copy_(leaf.detach()[1])
+    batch = minibatch.batch
+    if minibatch.stacked:
+        batch = map_tensors(lambda tensor: tensor[1], batch)
     with torch.enable_grad():
-        loss = objective(batch.batch)
+        loss = objective(batch)
         grads = torch.autograd.grad(loss, params, allow_unused=True)
+    load(checkpoints[0])
     found = [(loss.detach(), losses[1])]
     for own, leaf in zip(grads, walkers.leaves, strict=True):
-        if leaf.grad is not None:
-            zero = torch.zeros_like(leaf.grad[1])
-            found.append((zero if own is None else own, leaf.grad[1]))  # type: ignore[redundant-expr]
-    load(checkpoints[0])
+        zero = torch.zeros_like(leaf.detach()[1])
+        found.append(
+            (
+                zero if own is None else own,  # type: ignore[redundant-expr]
+                zero if leaf.grad is None else leaf.grad[1],
+            )
+        )
     for own, stacked in found:
         low = own.dtype in (torch.bfloat16, torch.float16) or objective.autocast is not None
         apart = (own.double() - stacked.double()).norm()
         if not apart <= (0.3 if low else 0.01) * own.double().norm() + 1e-6:
             raise _Refused("vmap gives another loss or gradient than the model itself")
-    weights = sum(leaf.numel() * leaf.element_size() for leaf in walkers.leaves) // 2
-    return kept // 2 + 4 * weights
+    held = sum(leaf.numel() * leaf.element_size() for leaf in walkers.leaves) // 2
+    return kept // 2 + 4 * held
 
 
 def _unsteady(model: nn.Module) -> str | None:

@@ -88,7 +88,7 @@ class Job:
         params = trainable(self.objective.model)
         key = self.study.key(chain)
         sampler = self.sampling.make_sampler(params, key, self.settings[chain.setting])
-        return InPlaceWalkers(self.objective, params, sampler, start, self.study.data_key(chain))
+        return InPlaceWalkers(self.objective, params, sampler, start, key)
 
     def written(self, step: int) -> dict[str, int]:
         """Return how many values there are of each series before a step."""

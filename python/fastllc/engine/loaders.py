@@ -20,9 +20,10 @@ __all__ = ["LoaderBatches"]
 class LoaderBatches:
     """Minibatches of a ``DataLoader``; an epoch is never kept in memory.
 
-    Every epoch of a chain starts, and every batch of it is fetched, under torch's random state
-    seeded from (key, epoch, position); what came before is there again afterwards. A loader whose
-    order and transforms draw from nothing else gives the same minibatches each time.
+    Every epoch of a chain starts under torch's random state seeded from (key, epoch), and every
+    batch of it is fetched under one seeded from (key, epoch, position); what came before is there
+    again afterwards. A loader whose order and transforms draw from nothing else gives the same
+    minibatches each time.
 
     Parameters
     ----------
@@ -45,7 +46,8 @@ class LoaderBatches:
     def __init__(self, train: DataLoader[Any], full: DataLoader[Any], device: torch.device) -> None:
         self.num_samples = _num_samples(train)
         self.batch_size = train.batch_size
-        candidates = (train.generator, getattr(train.sampler, "generator", None))
+        samplers = train.sampler, train.batch_sampler, getattr(train.batch_sampler, "sampler", None)
+        candidates = [getattr(source, "generator", None) for source in (train, *samplers)]
         unique = {id(g): g for g in candidates if isinstance(g, torch.Generator)}
         self.generators = tuple(unique.values())
         self.num_workers = train.num_workers
@@ -72,6 +74,11 @@ class LoaderBatches:
             with closing(self._chain(keys[0], start)) as chain:
                 for batch in chain:
                     yield Minibatch(to_device(batch, self._device), None, stacked=False)
+        if self._train.num_workers and self._train.persistent_workers:
+            raise ValueError(
+                "data must have workers that do not persist for several chains to read it at once, "
+                "got a DataLoader with persistent_workers=True"
+            )
         chains = [self._chain(key, start) for key in keys]
         try:
             for batches in zip(*chains, strict=True):
@@ -100,7 +107,7 @@ class LoaderBatches:
             iterator = iter(self._train)
         position = 0
         while True:
-            with seeded_rng(chain_key(key, epoch, position), cpu, self.generators):
+            with seeded_rng(chain_key(key, epoch, position + 1), cpu, self.generators):
                 found = list(islice(iterator, 1))
             if not found:
                 return

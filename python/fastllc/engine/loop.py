@@ -140,11 +140,11 @@ def walk(
                 means = [baseline(batch) for batch in batches]
                 mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
                 record.append("steps/baseline", mean, fates.active)
+            if not fates.active.any():
+                break
             if draw is not None and saving:
                 for name, value in walkers.metrics()._asdict().items():
                     record.append(f"metrics/{name}", value, fates.active)
-            if not fates.active.any():
-                break
             if (now := time.monotonic()) - last > _TICK_SECONDS:
                 last = now
                 on_tick(step + 1)

@@ -19,6 +19,7 @@ from fastllc.engine.job import Job
 from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Evaluate, LossFn, Objective
 from fastllc.engine.observables import open_observables
+from fastllc.engine.paths import one_path
 from fastllc.engine.rng import seeded_rng
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
@@ -54,7 +55,7 @@ def run(
     settings, asked = sampling.settings(batches.num_samples)
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
-    with preserved(model) as load, seeded_rng(seed, device, batches.generators):
+    with preserved(model) as load, seeded_rng(seed, device, batches.generators), one_path():
         load(checkpoints[0])
         with closing(batches.stream([seed])) as stream:
             objective.check(next(stream).batch, list(params.values()))
