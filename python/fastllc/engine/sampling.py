@@ -346,7 +346,7 @@ def sample(
     TypeError, ValueError
         For settings, data or a loss that cannot be sampled, before anything is changed.
     DivergenceError
-        If no chain stayed finite.
+        If no chain stayed finite; its ``trace`` holds what there was.
 
     Warns
     -----
