@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import numpy as np
 import xarray as xr
@@ -54,7 +54,11 @@ def run(
     settings, asked = sampling.settings(batches.num_samples)
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
-    with preserved(model) as load, seeded_rng(seed, device, batches.generators):
+    with (
+        preserved(model) as load,
+        seeded_rng(seed, device, batches.generators),
+        ExitStack() as at_end,
+    ):
         load(checkpoints[0])
         with closing(batches.stream([seed])) as stream:
             objective.check(next(stream).batch, list(params.values()))
@@ -63,10 +67,21 @@ def run(
         store = None
         if sampling.store is not None:
             made_of = fingerprint(
-                sampling, model, checkpoints, batches, observables, loss_fn or evaluate
+                sampling,
+                objective,
+                loss_fn or evaluate,
+                checkpoints,
+                batches,
+                observables,
+                sampling.make_sampler(params, 0, settings[0]),
+                load,
             )
             store = Store(sampling.store, made_of, seed)
+            at_end.callback(store.close)
             seed = store.about["seed"]
+            if store.complete:
+                store.finish()
+                return _checked(store.tree())
         study = Study(
             (len(checkpoints), len(settings), sampling.num_chains),
             seed,
@@ -88,15 +103,17 @@ def run(
             chunk=chunk,
         )
         numeric = sampling.init_loss not in ("full", "paired")
-        initial = initial_losses(
-            objective,
-            load,
-            checkpoints,
-            batches,
-            float(sampling.init_loss) if numeric else None,
-            observables,
-            paired=sampling.init_loss == "paired",
-        )
+        # Seeded again: what was done until here may differ when a run goes on.
+        with seeded_rng(seed, device, batches.generators):
+            initial = initial_losses(
+                objective,
+                load,
+                checkpoints,
+                batches,
+                float(sampling.init_loss) if numeric else None,
+                observables,
+                paired=sampling.init_loss == "paired",
+            )
         names = checkpoints.names if checkpoints.asked else None
         axes = Axes(names, settings, asked, sampling.num_chains)
         trace = walk_boxes(
@@ -116,8 +133,7 @@ def run(
             ),
             store,
         )
-    _report_lost(trace)
-    return trace
+    return _checked(trace)
 
 
 def _one_model(
@@ -143,12 +159,12 @@ def _one_model(
     return models[0], model
 
 
-def _report_lost(trace: xr.DataTree) -> None:
+def _checked(trace: xr.DataTree) -> xr.DataTree:
     """Warn of chains that diverged; raise if there are no others."""
     diverged_at = trace.dataset["diverged_at"]
     lost = np.asarray(diverged_at.values >= 0)
     if not lost.any():
-        return
+        return trace
     lrs = ", ".join(f"{lr:g}" for lr in np.unique(trace.dataset["lr"]))
     hint = f"lower lr (got {lrs}), or lower nbeta, or set bounding_box_size"
     if lost.all():
@@ -166,3 +182,4 @@ def _report_lost(trace: xr.DataTree) -> None:
         f"{lost.sum()} of {lost.size} chains diverged and are left out ({listed}): lower lr",
         DivergenceWarning,
     )
+    return trace
