@@ -105,7 +105,7 @@ class InPlaceWalkers:
         self._optimizer.load_state_dict(saved["sampler"])
 
     def _moving(self) -> list[Tensor]:
-        """Return what changes in the model: weights and buffers, those too that it does not save."""
+        """Return the weights and the buffers, those too that the model does not save."""
         tensors = (*self._params, *self._objective.model.buffers())
         return [tensor.detach() for tensor in tensors if not is_expanded(tensor)]
 
