@@ -103,7 +103,7 @@ def sample(case, **more):
     return fastllc.sample(model, **settings | more)
 
 
-def in_child(case, path, die_at=None):
+def in_child(case, path, die_at=None, **more):
     """Sample into a store, saving at every step; die at the so-manieth file that is made there."""
     torch.set_num_threads(1)
     store._MIN_SECONDS = loop._TICK_SECONDS = 0.0
@@ -122,7 +122,7 @@ def in_child(case, path, die_at=None):
 
     if die_at is not None:
         sys.addaudithook(hook)
-    sample(case, store=path)
+    sample(case, store=path, **more)
 
 
 def position(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+import re
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import fields
@@ -93,17 +94,17 @@ def fingerprint(
     model = objective.model
     names = list(trainable(model))
     found: dict[str, str | float] = {
+        **{name: _named(value) for name, value in settings_of(sampling).items()},
         "version": f"{_core.VERSION}, noise format {_core.NOISE_FORMAT}",
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "model": f"{type(model).__name__} that trains {digest(dict.fromkeys(names))[:8]}",
-        "loss": describe(loss),
+        "loss": _named(describe(loss)),
         "batch_size": str(batches.batch_size),
         "num_samples": str(batches.num_samples),
     }
     for index, name in enumerate(checkpoints.names):
         found[f"weights of {name}"] = digest(checkpoints[index])
-    found |= {name: str(value) for name, value in settings_of(sampling).items()}
     if sampling.seed is None:
         del found["seed"]
     if sampling.mask is not None:
@@ -170,11 +171,16 @@ def differences(kept: Fingerprint, now: Fingerprint, *, alike: bool = True) -> l
     return [f"{name} (kept {a}, now {b})" for name, (a, b) in pairs.items() if not same(a, b)]
 
 
+def _named(value: object) -> str:
+    """Describe a value without the address that objects have in one process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
 def _own_settings(sampler: torch.optim.Optimizer) -> dict[str, str]:
     """Return what a sampler is set to beside what `Sampling` sets."""
     known = {"params", *(f.name for f in fields(Sampling))}
     return {
-        f"{name} of group {i}": str(plain(value))
+        f"{name} of group {i}": _named(plain(value))
         for i, group in enumerate(sampler.param_groups)
         for name, value in group.items()
         if name not in known

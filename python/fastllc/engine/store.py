@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pickle
 import shutil
 import time
 import warnings
@@ -90,6 +91,7 @@ class Store:
         }
         self._last = time.monotonic()
         self._cost = 0.0
+        self._tried = False
         self._lock: IO[str] | None = None
         with _naming(self.path):
             self._read(made_of)
@@ -184,6 +186,9 @@ class Store:
             partial = self.path / f"{_POSITION}.partial"
             with partial.open("wb") as file:
                 _save(position._asdict(), file)
+            if position.state and not self._tried:
+                _try(partial)
+                self._tried = True
             os.replace(partial, self.path / _POSITION)
         self.position = position
         self._last = time.monotonic()
@@ -229,8 +234,7 @@ class Store:
                 f"store must hold the run that is asked for, got {self.path} of another: "
                 f"{'; '.join(found)}"
             )
-        position = torch.load(self.path / _POSITION, map_location="cpu", weights_only=True)
-        self.about, self.position = about, Position(**position)
+        self.about, self.position = about, Position(**_load(self.path / _POSITION))
 
     def _tidy(self) -> None:
         """Remove what a process that was killed had not finished."""
@@ -311,6 +315,22 @@ def _save(state: dict[str, Any], file: IO[bytes]) -> None:
         if isinstance(error.__context__, OSError):  # which torch takes for an error of its own
             raise error.__context__ from None
         raise
+
+
+def _load(path: Path) -> dict[str, Any]:
+    # Nothing that runs code: folders are passed on.
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+def _try(path: Path) -> None:
+    """Read what was saved, which shows too late otherwise that it cannot be read."""
+    try:
+        _load(path)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "sampler must keep its state in tensors and plain values for a store, got another kind"
+        ) from error
 
 
 def _import_zarr() -> Any:
