@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -39,7 +39,7 @@ def walk_boxes(job: Job, store: Store | None) -> xr.DataTree:
     schedule = job.sampling.schedule
     boxes = list(job.study.boxes(job.choice.chunk))
     sizes = [int(np.prod(box.shape)) for box in boxes]
-    arrays = _open(job, boxes[0], store)
+    arrays = _open(job, boxes, store)
     position = Position(0, 0, {}) if store is None or store.position is None else store.position
     bar = Progress(sum(sizes), schedule.num_steps, job.choice.engine, shown=job.sampling.progress)
     interrupted = False
@@ -51,6 +51,7 @@ def walk_boxes(job: Job, store: Store | None) -> xr.DataTree:
             while position.box < len(boxes):
                 _walk_box(job, boxes[position.box], position, arrays, progress, store)
                 position = Position(position.box + 1, 0, {})
+            arrays.finish()
         except KeyboardInterrupt:
             interrupted = True
     trace = arrays.tree()
@@ -58,12 +59,11 @@ def walk_boxes(job: Job, store: Store | None) -> xr.DataTree:
         losses = trace["steps"].to_dataset()["loss"].values
         if not np.isfinite(losses[..., schedule.first_draw]).any():
             raise KeyboardInterrupt
-        trace.attrs["interrupted"] = 1
         warn("the run was interrupted: the trace holds what there was")
     return trace
 
 
-def _open(job: Job, box: Box, store: Store | None) -> Arrays:
+def _open(job: Job, boxes: Sequence[Box], store: Store | None) -> Arrays:
     """Make the arrays, or find them in the store."""
     if store is not None and store.position is not None:
         return store
@@ -74,16 +74,17 @@ def _open(job: Job, box: Box, store: Store | None) -> Arrays:
         job.observables,
         paired=job.paired,
         metrics=metrics,
-        chains_at_once=int(np.prod(box.shape)),
+        chains_at_once=int(np.prod(boxes[0].shape)),
     )
     known = fixed(
         job.axes, job.sampling.schedule, job.observables, job.initial, metrics=bool(metrics)
     )
-    known["/"].attrs.update(job.attributes())
+    known["/"].attrs.update(job.attributes(), interrupted=1)
     if store is None:
         return Memory(wanted, known)
-    leading = tuple(r.stop for r in job.axes.place([slice(0, n) for n in box.shape]))
-    store.create(wanted, known, leading, engine=job.choice.engine, chunk_size=job.choice.chunk)
+    leading = tuple(r.stop for r in job.axes.place([slice(0, n) for n in boxes[0].shape]))
+    engine, chunk = job.choice.engine, job.choice.chunk
+    store.create(wanted, known, leading, num_boxes=len(boxes), engine=engine, chunk_size=chunk)
     return store
 
 
@@ -106,19 +107,21 @@ def _walk_box(
     followed = _Followed(job, box, start, saved.get("digest"))
     last = 0
 
-    def tick(step: int) -> None:
-        nonlocal last
-        progress.advance(step - last, fates)
-        last = step
-        if store is None or not store.due():
-            return
+    def reach() -> Position:
         record.flush(fates)
         state = {
             "walkers": walkers.state_dict(),
             "diverged_at": fates.diverged_at.tolist(),
             "digest": followed.digest(),
         }
-        store.save(Position(position.box, step, state))
+        return Position(position.box, last, state)
+
+    def tick(step: int) -> None:
+        nonlocal last
+        progress.advance(step - last, fates)
+        last = step
+        if store is not None and store.due():
+            store.save(reach)
 
     single = len(job.checkpoints) * len(job.settings) == 1
     nbeta, init_loss = job.settings[0]["nbeta"], job.initial.means[0]
@@ -148,11 +151,13 @@ def _walk_box(
                 on_draw=on_draw,
                 on_tick=tick,
             )
-        finally:
+        except KeyboardInterrupt:
             record.flush(fates)
+            raise
+    record.flush(fates)
     progress.finish(fates)
     if store is not None:
-        store.save(Position(position.box + 1, 0, {}))
+        store.save(lambda: Position(position.box + 1, 0, {}))
 
 
 class _Followed(Iterator[Minibatch]):

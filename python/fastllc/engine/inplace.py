@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastllc.engine.minibatch import Batch, Minibatch
 from fastllc.engine.objective import Objective
+from fastllc.engine.snapshot import is_expanded
 from fastllc.mala import mala_acceptance
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.sampler import Sampler
@@ -115,15 +116,18 @@ class InPlaceWalkers:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, buffers and the state of the sampler."""
-        return {
-            "model": self._objective.model.state_dict(),
-            "sampler": self._optimizer.state_dict(),
-        }
+        return {"tensors": self._moving(), "sampler": self._optimizer.state_dict()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        self._objective.model.load_state_dict(saved["model"])
+        for tensor, kept in zip(self._moving(), saved["tensors"], strict=True):
+            tensor.copy_(kept)
         self._optimizer.load_state_dict(saved["sampler"])
+
+    def _moving(self) -> list[Tensor]:
+        """Return the weights and the buffers, those too that the model does not save."""
+        tensors = (*self._params, *self._objective.model.buffers())
+        return [tensor.detach() for tensor in tensors if not is_expanded(tensor)]
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -93,6 +93,9 @@ class Arrays(Protocol):
     def chunk(self, name: str) -> int:
         """How many items of an array along the time belong together."""
 
+    def finish(self) -> None:
+        """Say in the attributes that nothing is missing."""
+
     def tree(self) -> xr.DataTree:
         """Everything as one labelled tree."""
 
@@ -129,6 +132,10 @@ class Memory:
     def chunk(self, name: str) -> int:
         """Return how many items of an array along the time belong together."""
         return self._variables[name].chunk
+
+    def finish(self) -> None:
+        """Say in the attributes that nothing is missing."""
+        self._fixed["/"].attrs["interrupted"] = 0
 
     def tree(self) -> xr.DataTree:
         """Return everything as one tree, which shares the arrays."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import numpy as np
 import xarray as xr
@@ -55,7 +55,12 @@ def run(
     settings, asked = sampling.settings(batches.num_samples)
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
-    with preserved(model) as load, seeded_rng(seed, device, batches.generators), one_path():
+    with (
+        preserved(model) as load,
+        seeded_rng(seed, device, batches.generators),
+        one_path(),
+        ExitStack() as at_end,
+    ):
         load(checkpoints[0])
         with closing(batches.stream([seed])) as stream:
             objective.check(next(stream).batch, list(params.values()))
@@ -64,10 +69,21 @@ def run(
         store = None
         if sampling.store is not None:
             made_of = fingerprint(
-                sampling, model, checkpoints, batches, observables, loss_fn or evaluate
+                sampling,
+                objective,
+                loss_fn or evaluate,
+                checkpoints,
+                batches,
+                observables,
+                sampling.make_sampler(params, 0, settings[0]),
+                load,
             )
             store = Store(sampling.store, made_of, seed)
+            at_end.callback(store.close)
             seed = store.about["seed"]
+            if store.complete:
+                store.finish()
+                return _checked(store.tree())
         study = Study(
             (len(checkpoints), len(settings), sampling.num_chains),
             seed,
@@ -89,15 +105,17 @@ def run(
             chunk=chunk,
         )
         numeric = sampling.init_loss not in ("full", "paired")
-        initial = initial_losses(
-            objective,
-            load,
-            checkpoints,
-            batches,
-            float(sampling.init_loss) if numeric else None,
-            observables,
-            paired=sampling.init_loss == "paired",
-        )
+        # Seeded again: what was done until here may differ when a run goes on.
+        with seeded_rng(seed, device, batches.generators):
+            initial = initial_losses(
+                objective,
+                load,
+                checkpoints,
+                batches,
+                float(sampling.init_loss) if numeric else None,
+                observables,
+                paired=sampling.init_loss == "paired",
+            )
         names = checkpoints.names if checkpoints.asked else None
         axes = Axes(names, settings, asked, sampling.num_chains)
         trace = walk_boxes(
@@ -117,8 +135,7 @@ def run(
             ),
             store,
         )
-    _report_lost(trace)
-    return trace
+    return _checked(trace)
 
 
 def _one_model(
@@ -144,12 +161,12 @@ def _one_model(
     return models[0], model
 
 
-def _report_lost(trace: xr.DataTree) -> None:
+def _checked(trace: xr.DataTree) -> xr.DataTree:
     """Warn of chains that diverged; raise if there are no others."""
     diverged_at = trace.dataset["diverged_at"]
     lost = np.asarray(diverged_at.values >= 0)
     if not lost.any():
-        return
+        return trace
     lrs = ", ".join(f"{lr:g}" for lr in np.unique(trace.dataset["lr"]))
     hint = f"lower lr (got {lrs}), or lower nbeta, or set bounding_box_size"
     if lost.all():
@@ -169,3 +186,4 @@ def _report_lost(trace: xr.DataTree) -> None:
         f"{lost.sum()} of {lost.size} chains diverged and are left out ({listed}): lower lr",
         DivergenceWarning,
     )
+    return trace

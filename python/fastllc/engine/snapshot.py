@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["preserved"]
+__all__ = ["is_expanded", "preserved"]
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
         if buffer is not None
     ]
     lent: list[Tensor] = [p for p in parameters if p.requires_grad]
-    lent += [buffer for _, _, buffer in buffers if not _is_expanded(buffer)]
+    lent += [buffer for _, _, buffer in buffers if not is_expanded(buffer)]
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
     frozen = [(p, p.data) for p in parameters if not p.requires_grad]
@@ -91,6 +91,6 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
             parameter.grad = grad
 
 
-def _is_expanded(tensor: Tensor) -> bool:
+def is_expanded(tensor: Tensor) -> bool:
     """Whether elements share memory: torch writes to no such tensor in place."""
     return any(n > 1 and s == 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True))

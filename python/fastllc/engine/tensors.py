@@ -53,7 +53,7 @@ class TensorBatches:
         self.num_samples = tensors[0].shape[0]
         self.batch_size = batch_size
         self.indexed = replacement or batch_size < self.num_samples
-        self._tensors = tensors
+        self.tensors = tensors
         self._device = device
         self._replacement = replacement
         self._philox = np.random.Philox(0)
@@ -61,7 +61,7 @@ class TensorBatches:
 
     def full_pass(self) -> Iterator[Batch]:
         """Yield the tensors in slices, in order."""
-        for batch in zip(*(torch.split(t, self.batch_size) for t in self._tensors), strict=True):
+        for batch in zip(*(torch.split(t, self.batch_size) for t in self.tensors), strict=True):
             yield to_device(batch, self._device)
 
     def stream(self, keys: Sequence[int], start: int = 0) -> Generator[Minibatch, None, None]:
@@ -80,11 +80,11 @@ class TensorBatches:
             Not stacked if all chains share it.
         """
         if not self.indexed:
-            whole = Minibatch(to_device(self._tensors, self._device), None, stacked=False)
+            whole = Minibatch(to_device(self.tensors, self._device), None, stacked=False)
             while True:
                 yield whole
         shared = len(set(keys)) == 1
-        source = self._tensors[0].device
+        source = self.tensors[0].device
         epoch, position = divmod(start, self.num_samples // self.batch_size)
         while True:
             orders = np.stack([self._order(key, epoch) for key in (keys[:1] if shared else keys)])
@@ -92,7 +92,7 @@ class TensorBatches:
             for index in torch.split(pieces, self.batch_size, dim=-1)[position:]:
                 flat = index.reshape(-1)
                 batch = tuple(
-                    t.index_select(0, flat).view(*index.shape, *t.shape[1:]) for t in self._tensors
+                    t.index_select(0, flat).view(*index.shape, *t.shape[1:]) for t in self.tensors
                 )
                 yield Minibatch(to_device(batch, self._device), index, stacked=not shared)
             epoch, position = epoch + 1, 0
