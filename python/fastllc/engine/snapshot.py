@@ -51,14 +51,15 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
     frozen = [(p, p.data) for p in parameters if not p.requires_grad]
+    frozen += [(buffer, buffer.data) for _, _, buffer in buffers if _is_expanded(buffer)]
 
     def load(weights: Mapping[str, Tensor]) -> None:
         for module, mode in modes:
             module.training = mode
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for parameter, data in frozen:
-            parameter.data = data
+        for tensor, data in frozen:
+            tensor.data = data
         with torch.no_grad():
             for tensor, data in originals:
                 tensor.data.copy_(data)
