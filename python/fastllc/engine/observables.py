@@ -76,7 +76,7 @@ def open_observables(
         raise TypeError(f"observables must be data by name, got {type(given).__name__}")
     found = {}
     for name, value in given.items():
-        if not isinstance(name, str) or not name or "/" in name:
+        if not str(name) or "/" in str(name):
             raise ValueError(f"observables must have names without '/', got {name!r}")
         label = f"observables[{name!r}]"
         observable = value if isinstance(value, Observable) else Observable(value)
@@ -89,7 +89,7 @@ def open_observables(
             raise type(error)(f"{label}: {error}") from None
         # One order in all runs, whatever their seed.
         with seeded_rng(0, device, source.generators):
-            found[name] = _read(label, source.full_pass(), observable)
+            found[str(name)] = _read(label, source.full_pass(), observable)
     return found
 
 
