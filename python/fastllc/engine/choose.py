@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ def choose(
     objective: Objective,
     checkpoints: Checkpoints,
     batches: Batches,
-    make_samplers: Callable[[], list[torch.optim.Optimizer]],
+    samplers: Iterator[torch.optim.Optimizer],
     load: Callable[[Mapping[str, Tensor]], None],
     *,
     num_chains: int,
@@ -68,8 +68,8 @@ def choose(
         What the caller wants.
     objective, checkpoints, batches
         What is sampled.
-    make_samplers : callable
-        Makes the sampler of each setting.
+    samplers : iterator of torch.optim.Optimizer
+        The sampler of each setting, on the model's parameters.
     load : callable
         Puts the model to weights.
     num_chains : int
@@ -87,9 +87,10 @@ def choose(
     model = objective.model
     in_place = Choice("inplace", "as asked", 1, [])
     if engine == "inplace":
+        for _ in samplers:  # which refuses settings that are unfit
+            pass
         return in_place
     try:
-        samplers = make_samplers()
         blueprints = _blueprints(samplers, trainable(model))
         if engine == "auto":
             _worth_it(model, batches, num_chains, shared)
@@ -112,7 +113,7 @@ def choose(
 
 
 def _blueprints(
-    samplers: list[torch.optim.Optimizer], params: Mapping[str, nn.Parameter]
+    samplers: Iterator[torch.optim.Optimizer], params: Mapping[str, nn.Parameter]
 ) -> list[Blueprint]:
     found = []
     for sampler in samplers:

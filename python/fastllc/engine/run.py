@@ -82,7 +82,7 @@ def run(
             objective,
             checkpoints,
             batches,
-            lambda: [sampling.make_sampler(params, 0, setting) for setting in settings],
+            (sampling.make_sampler(params, 0, setting) for setting in settings),
             load,
             num_chains=len(checkpoints) * len(settings) * sampling.num_chains,
             shared=sampling.shared_batches,
@@ -153,9 +153,11 @@ def _report_lost(trace: xr.DataTree) -> None:
     lrs = ", ".join(f"{lr:g}" for lr in np.unique(trace.dataset["lr"]))
     hint = f"lower lr (got {lrs}), or lower nbeta, or set bounding_box_size"
     if lost.all():
-        raise DivergenceError(
+        error = DivergenceError(
             f"all {lost.size} chains diverged, the first at step {diverged_at.values.min()}: {hint}"
         )
+        error.trace = trace
+        raise error
     names = []
     for at in np.argwhere(lost)[:_MAX_NAMES]:
         point = diverged_at[tuple(at)]

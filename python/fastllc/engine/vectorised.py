@@ -94,6 +94,16 @@ class VectorisedWalkers:
         """Take one native step."""
         return self._stack.step([leaf.grad for leaf in self.leaves], step, active)
 
+    def judge(
+        self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
+    ) -> tuple[NDArray[np.bool_], Tensor]:
+        """Take one native step; tell how probably MALA would have accepted it, [K]."""
+        before = self._stack.point(losses, [leaf.grad for leaf in self.leaves])
+        finite = self.move(step, active)
+        again = self.gradient(minibatches, step)
+        after = self._stack.point(again, [leaf.grad for leaf in self.leaves])
+        return finite, self._stack.acceptance(before, after)
+
     @torch.no_grad()
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each sample, [K, batch]."""
