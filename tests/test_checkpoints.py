@@ -273,3 +273,12 @@ def test_a_checkpoint_whose_loss_is_not_finite_is_refused(engine):
         broken[0].bias[0] = torch.inf
     with pytest.raises(ValueError, match="loss_fn must be finite"):
         run(Case([mlp(0), broken], TRAIN, cross_entropy), engine=engine)
+
+
+def test_anchors_are_in_plain_order_whatever_the_weights_are_in():
+    model = torch.nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last)
+    found = Checkpoints(model, [model, model])
+    for rows in (slice(0, 1), slice(0, 2)):
+        for name, stacked in found.anchors(rows).items():
+            assert stacked.is_contiguous()
+            assert all(torch.equal(w0, model.get_parameter(name)) for w0 in stacked)

@@ -122,7 +122,7 @@ class Checkpoints:
         return {
             name: chosen[0][name].contiguous()[None]
             if len(chosen) == 1
-            else torch.stack([weights[name] for weights in chosen])
+            else torch.stack([weights[name].contiguous() for weights in chosen])
             for name in self._params
         }
 

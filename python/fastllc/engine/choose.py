@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +101,11 @@ def choose(
             raise ValueError(
                 f'engine must be "auto" or "inplace" for this model and data: {reason}'
             ) from refusal.__cause__
-        if unsteady := _unsteady(model):
+        unsteady = _unsteady(objective, batches)
+        load(checkpoints[0])
+        if unsteady:
             warn(
-                f"{unsteady} is in training mode: chains run in place, one after another, and the "
+                f"{unsteady}: chains run in place, one after another, and the "
                 "loss is not a function of the weights alone; model.eval() makes it one"
             )
         return in_place._replace(reason=reason)
@@ -120,6 +122,8 @@ def _blueprints(
         name = type(sampler).__name__
         if not isinstance(sampler, Sampler) or type(sampler).step is not Sampler.step:
             raise _Refused(f"{name} is not a sampler of fastllc")
+        if sampler._optimizer_step_pre_hooks or sampler._optimizer_step_post_hooks:
+            raise _Refused(f"{name} has hooks, which are called for one chain at a time")
         moved = [p for group in sampler.param_groups for p in group["params"]]
         if [id(p) for p in moved] != [id(p) for p in params.values()]:
             raise _Refused(f"{name} does not have the model's parameters in their order")
@@ -194,7 +198,7 @@ def _try(
                 zero if leaf.grad is None else leaf.grad[1],
             )
         )
-    for own, stacked in found:
+    for own, stacked in found if loss.isfinite() else ():
         low = own.dtype in (torch.bfloat16, torch.float16) or objective.autocast is not None
         apart = (own.double() - stacked.double()).norm()
         if not apart <= (0.3 if low else 0.01) * own.double().norm() + 1e-6:
@@ -203,10 +207,17 @@ def _try(
     return kept // 2 + 4 * held
 
 
-def _unsteady(model: nn.Module) -> str | None:
-    """Name a module that makes the loss depend on more than weights and data."""
-    kinds: tuple[Any, ...] = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
-    for module in model.modules():
-        if module.training and isinstance(module, kinds) and getattr(module, "p", 1) != 0:
-            return type(module).__name__
-    return None
+@torch.no_grad()
+def _unsteady(objective: Objective, batches: Batches) -> str | None:
+    """Say what makes the loss depend on more than weights and data."""
+    for module in objective.model.modules():
+        norm = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module.training and (norm or dropout):
+            return f"{type(module).__name__} is in training mode"
+    with closing(batches.stream([0])) as stream:
+        batch = next(stream).batch
+    first, second = objective(batch), objective(batch)
+    return (
+        None if torch.allclose(first, second, rtol=1e-4, equal_nan=True) else "the loss is random"
+    )

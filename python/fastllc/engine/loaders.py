@@ -103,16 +103,17 @@ class LoaderBatches:
 
     def _epoch(self, key: int, epoch: int) -> Iterator[Batch]:
         cpu = torch.device("cpu")
+        # Workers are sent the first indices when the iterator is made: without them, the first
+        # batch is fetched under the same state, for the order to be the same.
         with seeded_rng(chain_key(key, epoch), cpu, self.generators):
             iterator = iter(self._train)
+            found = list(islice(iterator, 1))
         position = 0
-        while True:
-            with seeded_rng(chain_key(key, epoch, position + 1), cpu, self.generators):
-                found = list(islice(iterator, 1))
-            if not found:
-                return
+        while found:
             yield found[0]
             position += 1
+            with seeded_rng(chain_key(key, epoch, position), cpu, self.generators):
+                found = list(islice(iterator, 1))
 
 
 def _num_samples(loader: DataLoader[Any]) -> int | None:
