@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -20,10 +20,9 @@ __all__ = ["LoaderBatches"]
 class LoaderBatches:
     """Minibatches of a ``DataLoader``; an epoch is never kept in memory.
 
-    Every epoch of a chain starts under torch's random state seeded from (key, epoch), and every
-    batch of it is fetched under one seeded from (key, epoch, position); what came before is there
-    again afterwards. A loader whose order and transforms draw from nothing else gives the same
-    minibatches each time.
+    Every batch of a chain is fetched under torch's random state seeded from (key, epoch, position),
+    the first one with the start of its epoch; what came before is there again afterwards. A loader
+    whose order and transforms draw from nothing else gives the same minibatches each time.
 
     Parameters
     ----------
@@ -103,17 +102,26 @@ class LoaderBatches:
 
     def _epoch(self, key: int, epoch: int) -> Iterator[Batch]:
         cpu = torch.device("cpu")
-        # Workers are sent the first indices when the iterator is made: without them, the first
-        # batch is fetched under the same state, for the order to be the same.
-        with seeded_rng(chain_key(key, epoch), cpu, self.generators):
-            iterator = iter(self._train)
-            found = list(islice(iterator, 1))
-        position = 0
-        while found:
-            yield found[0]
-            position += 1
+        iterator = None
+        for position in count():
             with seeded_rng(chain_key(key, epoch, position), cpu, self.generators):
+                if iterator is None:
+                    iterator = _start(self._train)
                 found = list(islice(iterator, 1))
+            if not found:
+                return
+            yield found[0]
+
+
+def _start(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """Start an epoch, whose order follows from torch's random state alone.
+
+    Workers have the order drawn now, a loader without them at the first batch; both after a seed
+    for the workers. Those that persist have theirs, and would have another order without this.
+    """
+    if getattr(loader, "_iterator", None) is not None:
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+    return iter(loader)
 
 
 def _num_samples(loader: DataLoader[Any]) -> int | None:

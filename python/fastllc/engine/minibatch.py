@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -43,7 +44,13 @@ def map_tensors(function: Callable[..., Any], batch: Batch, *others: Batch) -> B
     if isinstance(batch, (tuple, list)):
         return type(batch)(map_tensors(function, *i) for i in zip(batch, *others, strict=True))
     if isinstance(batch, Mapping):
-        return {k: map_tensors(function, v, *(o[k] for o in others)) for k, v in batch.items()}
+        found = {k: map_tensors(function, v, *(o[k] for o in others)) for k, v in batch.items()}
+        if type(batch) is dict or not isinstance(batch, MutableMapping):
+            return found
+        # Of a class of its own, such as tokenizers return, whose entries are attributes too.
+        like = copy.copy(batch)
+        like.update(found)
+        return like
     return batch
 
 
