@@ -1,7 +1,7 @@
 # Everything runs in .venv against the installed wheel, never against the source tree: what is
 # tested is what ships. Needs Python, make and a C++ compiler; the rest comes from pip.
 #
-#   make demo | test | check | bench | wheel | format | clean
+#   make demo | test | check | bench | bench-end-to-end | wheel | format | clean
 #   PYTHON=python3.12   the interpreter that .venv is made with (make clean first to change it)
 #   PYTEST_ARGS=...     further arguments for pytest in `make test`
 
@@ -12,6 +12,7 @@ PY := $(VENV)/bin/python
 WHEELS := build/wheel
 OBJECTS := build/cmake
 CONSTRAINTS := $(CURDIR)/constraints.txt
+PEERS := build/peers
 
 # Directories too: their times tell of added and deleted files.
 SOURCES := $(shell find csrc python -name __pycache__ -prune -o -print) \
@@ -31,7 +32,7 @@ export MPLBACKEND := Agg
 
 INSTALL = $(PY) -m pip install --quiet
 
-.PHONY: demo test check bench wheel format clean
+.PHONY: demo test check bench bench-end-to-end wheel format clean
 .DELETE_ON_ERROR:
 # The wheel's stamps belong to one environment: nothing is gained from building it twice at once.
 .NOTPARALLEL:
@@ -64,6 +65,10 @@ bench: $(VENV)/.extra-bench
 	$(INSTALL) --no-deps devinterp==2.0.1
 	$(PY) -m fastllc bench
 
+# Whole estimates against packages that only this sees: they stay out of $(VENV).
+bench-end-to-end: $(VENV)/.extra-bench $(PEERS)/.installed
+	PYTHONPATH=$(PEERS) $(PY) -m bench.end_to_end
+
 # sdist, then the wheel from the sdist, then the tests against that wheel as a user has it: a new
 # environment, no source tree, and a PATH without a compiler. Left to `make test` for time: the slow
 # ones and four long files of Python-side checks.
@@ -72,7 +77,7 @@ wheel: $(VENV)/.tools
 	$(PY) -m build --outdir dist .
 	$(PYTHON) -m venv build/user/venv
 	build/user/venv/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
-	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && cp -r tests pyproject.toml "$$tmp" && \
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && cp -r tests bench pyproject.toml "$$tmp" && \
 	    cd "$$tmp" && PATH="$(CURDIR)/build/user/venv/bin" \
 	    "$(CURDIR)/build/user/venv/bin/python" -m pytest $(PYTESTS) -m "not slow" \
 	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_torch_modes.py \
@@ -94,6 +99,12 @@ $(VENV)/.installed: $(SOURCES) $(VENV)/.tools
 	    --config-settings=build-dir=$(OBJECTS) --wheel-dir $(WHEELS) .
 	$(PY) -m pip uninstall -qqq --yes fastllc
 	$(INSTALL) $(WHEELS)/*.whl
+	touch $@
+
+# The constraints name another devinterp.
+$(PEERS)/.installed: bench/end_to_end/peers.txt | $(VENV)/.tools
+	rm -rf $(PEERS)
+	PIP_CONSTRAINT= $(INSTALL) --no-deps --target $(PEERS) --requirement $<
 	touch $@
 
 $(VENV)/.extra-%: pyproject.toml constraints.txt | $(VENV)/.installed

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from time import perf_counter
 
@@ -16,7 +16,7 @@ from bench.end_to_end.plans import PLANS
 from bench.end_to_end.table import HEADER
 from fastllc.bench.machine import facts, other_seconds
 
-ROUNDS = 5
+ROUNDS = 3
 PEERS = ("devinterp", "jax", "jaxlib", "posteriors", "tensordict", "torchopt")
 
 
@@ -32,15 +32,14 @@ def main(argv: Sequence[str] = ()) -> int:
         print(f"{name:<14}{value}")
     print(f"\n{HEADER}")
     for part in [arguments.only] if arguments.only else PLANS:
-        problem, entries = PLANS[part]
-        problem = problem()
+        problem = PLANS[part].problem()
         if arguments.quick:
             problem = replace(problem, steps=20, devinterp_steps=4)
-        chosen = entries(problem)
+        entries = PLANS[part].entries(problem)
         if arguments.quick:
-            chosen = [entry._replace(target="") for entry in chosen]
+            entries = [entry._replace(target="") for entry in entries]
         before = other_seconds(), perf_counter()
-        rows = measure(problem, chosen, 1 if arguments.quick else ROUNDS)
+        rows = measure(problem, entries, 1 if arguments.quick else ROUNDS)
         others = (other_seconds() - before[0]) / (perf_counter() - before[1])
         warning = f"   ({others:.2f} cores were used by other processes)" if others > 0.05 else ""
         print("", f"{part}: {problem}{warning}", *rows, sep="\n", flush=True)
@@ -55,13 +54,8 @@ def main(argv: Sequence[str] = ()) -> int:
 
 def _peers() -> dict[str, str]:
     """Return the versions of the others' packages that are installed."""
-    found = {}
-    for name in PEERS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    installed = {d.name: d.version for d in reversed(list(distributions()))}
+    return {name: installed.get(name, "not installed") for name in PEERS}
 
 
 if __name__ == "__main__":

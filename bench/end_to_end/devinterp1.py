@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 
 def run(problem: Problem, steps: int, seed: int) -> Run:
-    """Estimate by one call; its own sampler ``SGLD`` is the default there and the fastest."""
+    """Estimate by one call; its own sampler ``SGLD`` is the default there."""
     loader = DataLoader(
         TensorDataset(problem.x, problem.y), batch_size=problem.batch_size, shuffle=True
     )

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PROBLEMS", "Problem"]
+from bench.end_to_end.models import (
+    Loss,
+    NormalCrossing,
+    Superposition,
+    Transformer,
+    descend,
+    token_loss,
+)
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["PROBLEMS", "Problem"]
 
 
 @dataclass
@@ -44,7 +51,8 @@ class Problem:
         self.model.eval().requires_grad_(True)
         self.nbeta = len(self.x) / math.log(len(self.x))
         with torch.no_grad():
-            pieces = zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+            size = self.batch_size
+            pieces = zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
             losses = [self.loss(self.model(x), y).item() for x, y in pieces]
         self.init_loss = sum(losses) / len(losses)  # all pieces have one size
 
@@ -69,74 +77,12 @@ class Problem:
 
     def llc(self, losses: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Estimate the LLC of each chain from its losses, [chains, draws]."""
-        return self.nbeta * (losses.mean(axis=1, dtype=np.float64) - self.init_loss)
-
-
-class NormalCrossing(nn.Module):
-    """f(x) = w1 w2 x: at the origin the LLC is 1/2, with multiplicity 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w.prod() * x
-
-
-class Superposition(nn.Module):
-    """ReLU(W^T W x + b): m features in n dimensions (Elhage et al. 2022)."""
-
-    def __init__(self, features: int, dimensions: int) -> None:
-        super().__init__()
-        self.W = nn.Parameter(torch.randn(dimensions, features) / math.sqrt(dimensions))
-        self.b = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x @ self.W.T @ self.W + self.b)
-
-
-class Block(nn.Module):
-    """Causal attention and an MLP, each after a layer norm."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-
-    def forward(self, h: Tensor) -> Tensor:
-        q, k, v = (
-            t.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-            for t in self.qkv(self.norm1(h)).chunk(3, dim=-1)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        h = h + self.out(attended.transpose(-3, -2).flatten(-2))
-        return h + self.mlp(self.norm2(h))
-
-
-class Transformer(nn.Module):
-    """A language model of two layers."""
-
-    def __init__(self, vocabulary: int, context: int, width: int, heads: int) -> None:
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.Sequential(Block(width, heads), Block(width, heads))
-        self.norm, self.unembed = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.tokens(x) + self.positions.weight[: x.shape[-1]]
-        return self.unembed(self.norm(self.blocks(h)))
-
-
-def token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Cross-entropy, averaged over all tokens."""
-    return F.cross_entropy(logits.flatten(0, -2), tokens.flatten())
+        means: NDArray[np.float64] = losses.mean(axis=1, dtype=np.float64)
+        return self.nbeta * (means - self.init_loss)
 
 
 def normal_crossing() -> Problem:
+    """Put the crossing at the origin; the targets are noise."""
     x = torch.randn(1000, 1) * 2
     return Problem(
         "2-parameter normal crossing",
@@ -154,7 +100,7 @@ def normal_crossing() -> Problem:
 
 
 def linear_net(width: int, samples: int, batch_size: int, devinterp_steps: int) -> Problem:
-    """A deep linear network at the teacher's weights; the teacher's outputs have noise."""
+    """Put a deep linear network at the teacher's weights; the teacher's outputs have noise."""
     layers = [nn.Linear(width, width, bias=False) for _ in range(3)]
     for layer in layers:
         nn.init.normal_(layer.weight, std=1 / math.sqrt(width))
@@ -178,13 +124,13 @@ def linear_net(width: int, samples: int, batch_size: int, devinterp_steps: int) 
 
 
 def mlp() -> Problem:
-    """An MLP on ten classes of blurred 28 x 28 prototypes under noise."""
+    """Train an MLP on ten classes of blurred 28 x 28 prototypes under noise."""
     samples = 20 * 512
     prototypes = F.interpolate(torch.rand(10, 1, 7, 7), (28, 28), mode="bilinear").flatten(1)
     y = torch.randint(10, (samples,))
     x = (prototypes[y] + 0.5 * torch.randn(samples, 784)).clamp(0, 1)
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    _train(model, x, y, F.cross_entropy, 512, steps=200, lr=1e-3)
+    descend(model, x, y, F.cross_entropy, 512, steps=200, lr=1e-3)
     return Problem(
         "MLP 784-128-10",
         model,
@@ -201,11 +147,11 @@ def mlp() -> Problem:
 
 
 def superposition() -> Problem:
-    """Six features, one at a time, in two dimensions."""
+    """Train on six features, one at a time, in two dimensions."""
     samples = 1024
     x = F.one_hot(torch.randint(6, (samples,)), 6) * torch.rand(samples, 1)
     model = Superposition(6, 2)
-    _train(model, x, x, F.mse_loss, samples, steps=3000, lr=1e-2)
+    descend(model, x, x, F.mse_loss, samples, steps=3000, lr=1e-2)
     return Problem(
         "toy model of superposition, m=6, n=2",
         model,
@@ -222,7 +168,7 @@ def superposition() -> Problem:
 
 
 def transformer() -> Problem:
-    """A transformer on sequences of a random Markov chain of order 1."""
+    """Train a transformer on sequences of a random Markov chain of order 1."""
     vocabulary, context, samples = 1024, 64, 1024
     logits = 3 * torch.randn(vocabulary, vocabulary)
     tokens = [torch.randint(vocabulary, (samples, 1))]
@@ -231,7 +177,7 @@ def transformer() -> Problem:
     text = torch.cat(tokens, dim=1)
     x, y = text[:, :-1].contiguous(), text[:, 1:].contiguous()
     model = Transformer(vocabulary, context, width=256, heads=4)
-    _train(model, x, y, token_loss, 16, steps=300, lr=1e-3)
+    descend(model, x, y, token_loss, 16, steps=300, lr=1e-3)
     return Problem(
         "transformer, 2 layers",
         model,
@@ -245,20 +191,6 @@ def transformer() -> Problem:
         steps=20,
         devinterp_steps=20,
     )
-
-
-def _train(
-    model: nn.Module, x: Tensor, y: Tensor, loss: Loss, batch_size: int, steps: int, lr: float
-) -> None:
-    """Descend with Adam, its rate falling to zero, on batches drawn with replacement."""
-    optimizer = torch.optim.Adam(model.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    for _ in range(steps):
-        batch = torch.randint(len(x), (batch_size,))
-        optimizer.zero_grad()
-        torch.autograd.backward(loss(model(x[batch]), y[batch]))
-        optimizer.step()
-        schedule.step()
 
 
 def _seeded(make: Callable[[], Problem]) -> Callable[[], Problem]:

@@ -36,7 +36,8 @@ class Run:
 
 def timed(estimate: Callable[[], FloatArray], compile_seconds: float = 0.0) -> Run:
     """Time `estimate`, which returns the LLC of each chain."""
-    seconds, llc = 0.0, np.empty(0)
+    seconds = 0.0
+    llc: FloatArray = np.empty(0)
 
     def run() -> None:
         nonlocal seconds, llc

@@ -115,10 +115,8 @@ class Row:
         peaks = [run.peak for run in self.runs if run.peak is not None]
         peak = f"{max(peaks) / self.chains / 2**20:.2f}" if peaks else ""
         llc = "{:>10.2f} {:<9}".format(self.llc[0], f"+- {self.llc[1]:.2g}")
-        if self.apart is None:
-            apart = ""
-        else:
-            apart = f"{self.apart:+.1f}" + "!" * (abs(self.apart) > APART)
+        far = self.apart is not None and abs(self.apart) > APART
+        apart = "" if self.apart is None else f"{self.apart:+.1f}{'!' * far}"
         ratio = spread = ""
         if self.ratios:
             low_ratio, median, high_ratio = np.percentile(self.ratios, [25, 50, 75])
