@@ -17,9 +17,9 @@
 
 namespace fastllc {
 
-// In the order in which they are needed: always; where weights decay; where a, p and c differ from
-// g, d and w.
-enum Moment : int { aa, pp, nn, ap, an, pn, ww, ac, cn, gg, dd, gd, cc, kMoments };
+// In the order in which they are needed: always; where a and p differ from g and d; where weights
+// decay; where they decay and c differs from w.
+enum Moment : int { aa, pp, nn, ap, an, pn, ww, gg, dd, gd, ac, cn, cc, kMoments };
 
 constexpr std::int64_t kBlock = 256;
 constexpr std::int64_t kChunk = 64 * kBlock;

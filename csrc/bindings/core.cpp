@@ -133,8 +133,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.attr("MAX_SKETCH") = kMaxSketch;
     m.attr("COMPONENTS") =
         py::make_tuple("scaled_grad", "unscaled_grad", "localization", "weight_decay", "noise");
-    m.attr("MOMENTS") = py::make_tuple("aa", "pp", "nn", "ap", "an", "pn", "ww", "ac", "cn", "gg",
-                                       "dd", "gd", "cc");
+    m.attr("MOMENTS") = py::make_tuple("aa", "pp", "nn", "ap", "an", "pn", "ww", "gg", "dd", "gd",
+                                       "ac", "cn", "cc");
 
     py::native_enum<DType>(m, "DType", "enum.IntEnum")
         .value("float32", DType::float32)

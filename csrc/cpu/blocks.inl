@@ -227,18 +227,18 @@ FASTLLC_INLINE typename L::Int load_mask(const std::uint8_t* mask) {
     return on;
 }
 
-// Lane sums of n quantities over one block (moments.h): kRows vectors make the 64 bytes of lanes.
+// Lane sums of n quantities over one block (moments.h), padded to whole groups of four: kRows
+// vectors make the 64 bytes of lanes.
 template <class L, int n>
 struct BlockSums {
     using V = typename L::Real;
     static constexpr int kRows = 64 / kBytes;
-    V lanes[n][kRows] = {};
+    V lanes[(n + 3) / 4 * 4][kRows] = {};
 
     FASTLLC_INLINE void add(int quantity, int vector, V x, V y) {
         V& lane = lanes[quantity][vector % kRows];
         lane = L::fma(x, y, lane);
     }
-    // `totals` has room for whole groups of four.
     FASTLLC_INLINE void flush(double* totals) {
         L::add_lanes(lanes, totals);
         for (auto& rows : lanes)

@@ -202,20 +202,16 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                     moments.add(pn, i, part.p, part.n);
                     moments.add(ww, i, w, w);
                 }
-                if constexpr (kSums > ac && !R::kHasSquareAvg) {
-                    moments.add(ac, i, part.a, part.c);
-                    moments.add(cn, i, part.c, part.n);
-                }
-                if constexpr (kSums > gg) {
+                if constexpr (kSums > gg && R::kHasSquareAvg) {
                     moments.add(gg, i, g, g);
                     moments.add(dd, i, d, d);
                     moments.add(gd, i, g, d);
-                    if (rule.drift.decaying) {
-                        moments.add(ac, i, part.a, part.c);
-                        moments.add(cn, i, part.c, part.n);
-                        moments.add(cc, i, part.c, part.c);
-                    }
                 }
+                if constexpr (kSums > ac) {
+                    moments.add(ac, i, part.a, part.c);
+                    moments.add(cn, i, part.c, part.n);
+                }
+                if constexpr (kSums > cc) moments.add(cc, i, part.c, part.c);
             }
         }
         if constexpr (kSums > 0) moments.flush(sums.moments);
@@ -234,7 +230,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
         for (int i = 0; i < L::kWidth; ++i) suspicious |= !(total[i] - total[i] == 0);
         if (suspicious) sums.nonfinite += count_nonfinite(block, masked);
     });
-    if constexpr (kSums > 0 && kSums <= gg) {
+    if constexpr (kSums > 0 && !R::kHasSquareAvg) {
         sums.moments[gg] = sums.moments[aa], sums.moments[dd] = sums.moments[pp];
         sums.moments[gd] = sums.moments[ap], sums.moments[cc] = sums.moments[ww];
     }
@@ -251,8 +247,8 @@ void step_of(Rule rule, const Run& run, const Setting& setting, const Walker& wa
     using T = typename P::Lanes::Scalar;
     const auto go = [&](auto family) {
         using R = typename decltype(family)::Type;
-        constexpr int least = R::kHasSquareAvg ? int(kMoments) : int(ac);
-        constexpr int decaying = R::kHasSquareAvg ? int(kMoments) : int(gg);
+        constexpr int least = R::kHasSquareAvg ? int(ac) : int(gg);
+        constexpr int decaying = R::kHasSquareAvg ? int(kMoments) : int(cc);
         // Sketches come with all sums, to have one kernel for them.
         if (sketch.tables)
             step_run<P, R, decaying, true>(rule, run, setting, walker, source, sketch, sums);

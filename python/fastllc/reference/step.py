@@ -299,6 +299,6 @@ def _moments(
     on: Tensor, w: Tensor, g: Tensor, d: Tensor, a: Tensor, p: Tensor, c: Tensor, n: Tensor
 ) -> Tensor:
     w, g, d, a, p, c, n = (x[on].double() for x in (w, g, d, a, p, c, n))
-    pairs = [(a, a), (p, p), (n, n), (a, p), (a, n), (p, n), (w, w), (a, c), (c, n)]
-    pairs += [(g, g), (d, d), (g, d), (c, c)]
+    pairs = [(a, a), (p, p), (n, n), (a, p), (a, n), (p, n), (w, w)]
+    pairs += [(g, g), (d, d), (g, d), (a, c), (c, n), (c, c)]
     return torch.stack([torch.dot(x, y) for x, y in pairs]).cpu()

@@ -84,7 +84,7 @@ def metrics_of(parts: Iterable[Part]) -> Metrics:
 
     Examples
     --------
-    >>> moments = torch.tensor([9.0] + [0.0] * 8 + [9.0] + [0.0] * 3)
+    >>> moments = torch.tensor([9.0] + [0.0] * 6 + [9.0] + [0.0] * 5)
     >>> metrics_of([Part(moments, 0, Setting(2.0), drift=1.0, noise=0.0)]).scaled_grad
     tensor(3., dtype=torch.float64)
     """
@@ -130,7 +130,7 @@ def metrics_of_sums(
     >>> metrics_of_sums(np.full((1, 13), 4.0), np.zeros(1, int), *[one] * 5).distance
     tensor(2., dtype=torch.float64)
     """
-    aa, pp, nn, ap, an, pn, ww, ac, cn, gg, dd, gd, cc = np.moveaxis(moments, -1, 0)
+    aa, pp, nn, ap, an, pn, ww, gg, dd, gd, ac, cn, cc = np.moveaxis(moments, -1, 0)
     g, d, w, z = drift * nbeta, drift * localization, drift * weight_decay, noise
     norms = np.sqrt(
         np.sum([g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww], axis=-1)
