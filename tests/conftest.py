@@ -20,6 +20,12 @@ def threads() -> Callable[[int], None]:
 
 
 @pytest.fixture
+def one_thread(threads: Callable[[int], None]) -> None:
+    """Two threads of a busy machine wait for each other, over work that is small."""
+    threads(1)
+
+
+@pytest.fixture
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a script in a new interpreter with further environment variables."""
 

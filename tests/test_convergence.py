@@ -81,6 +81,13 @@ def test_drift_is_standard_normal_at_rest_and_signed(shared):
     assert drift(x - np.linspace(0, 1, 600), shared=shared) < -3
 
 
+def test_copies_drift_as_one():
+    x = np.random.default_rng(0).normal(size=(1, 600))
+    copies = np.repeat(x, 8, axis=0)
+    assert drift(copies, shared=True) == pytest.approx(drift(x), rel=1e-12)
+    assert abs(drift(copies)) > 2 * abs(drift(x))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 1), (4, 3)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_too_few_draws_are_no_statistics(shape, shared):

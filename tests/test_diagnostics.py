@@ -103,6 +103,23 @@ def test_dips_of_paired_losses_are_seen_under_the_noise_of_minibatches():
     assert dips == [True, False]
 
 
+def test_noise_that_chains_share_is_no_dip():
+    common = 0.1 + np.random.default_rng(0).normal(size=1000)
+    loss = np.repeat(common[None], 32, axis=0)
+    dips = [
+        any("dips" in w for w in summarize(trace_of(loss, shared_batches=s)).warnings)
+        for s in (0, 1)
+    ]
+    assert dips == [True, False]
+
+
+def test_dips_are_seen_beyond_the_end_of_a_diverged_chain():
+    loss = WHITE - 2 * (np.arange(1000) >= 800)
+    loss[2, 600:] = np.nan
+    trace = trace_of(loss, 4.0, diverged_at=[-1, -1, 600, -1])
+    assert any("dips" in w for w in summarize(trace).warnings)
+
+
 @pytest.mark.parametrize(("acceptance", "told"), [(0.85, True), (0.95, False)])
 def test_steps_that_a_metropolis_test_would_refuse(acceptance, told):
     metric = np.full((4, 1000), acceptance)

@@ -9,6 +9,12 @@ from fastllc.estimators.eigen import TopEigenpairs
 from helpers import draw
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """On a busy machine two threads of small products wait for each other."""
+    threads(1)
+
+
 def streamed(samples, k, batch):
     top = TopEigenpairs(k)
     for part in samples.split(batch):

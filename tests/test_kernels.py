@@ -291,6 +291,21 @@ def test_shards_take_the_noise_of_the_whole_tensor(rule, dtype, cuts):
     assert all(same_bits(state[name], own[name]) for name in state)
 
 
+@pytest.mark.parametrize("dtype", DTYPES + LOW, ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("first", [2**32 - 10, 2**33 - 23, 2**34 - 31])
+def test_more_elements_than_32_bits_count(rule, dtype, first):
+    """A shard across the element, and across the counter, at which 32 bits are used up."""
+    members, grads = draw_members(rule, dtype)
+    members = [m._replace(first=first, born=STEPS[0] - 1) for m in members[-1:]]
+    before = [chain(members[0], k) for k in range(K)]
+    take(Segments(members, rule, chains=K), grads[-1:], SETTINGS, KEYS, [STEPS[0]] * K,
+         thermostats=THERMOSTATS)  # fmt: skip
+    for k in range(K):
+        args = SETTINGS[0][k], KEYS[k], STEPS[0], THERMOSTATS[k]
+        check_chain(members[0], reference.advance(rule, before[k], grads[-1][k], *args), k)
+
+
 def test_the_order_of_the_sum_of_squares_is_the_documented_one():
     """csrc/moments.h, spelled out in numpy for a tensor of two chunks and a bit."""
     n = 2 * 16384 + 300

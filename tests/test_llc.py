@@ -387,8 +387,13 @@ def test_weights_that_turn_nan_behind_a_finite_loss_are_found():
 @pytest.mark.parametrize("sampler", [SGLD, TorchSGLD])
 def test_if_every_chain_diverges_the_error_says_what_to_change(sampler):
     estimator = LLCEstimator(**SHORT | {"sampler": sampler, "lr": 1e3, "num_draws": 300})
-    with pytest.raises(DivergenceError, match=r"all 2 chains diverged.*lower lr \(got 1000\)"):
+    with pytest.raises(
+        DivergenceError, match=r"all 2 chains diverged.*lower lr \(got 1000\)"
+    ) as caught:
         estimator.fit(Point(torch.zeros(3)), DATA, evaluate=lambda m, _: (m.w**2).sum())
+    losses = caught.value.trace["steps"]["loss"].values
+    assert losses[0, 0] == 0
+    assert np.isfinite(losses[:, :3]).all()
 
 
 def test_samples_record_how_they_were_made():

@@ -112,6 +112,66 @@ def test_masks_by_name(kind):
     assert not same_bits(model[0].weight[0], start[0])
 
 
+def test_masks_by_name_are_shared_out_to_the_groups(kind):
+    """Each takes those of its own parameters, also one that is added later."""
+    params = [[(name, p)] for name, p in zip("abc", make((4, 3), 5, 6), strict=True)]
+    twins = [[(name, p)] for name, p in zip("abc", make((4, 3), 5, 6), strict=True)]
+    masks = {"a": draw((4, 1)) > 0, "c": draw(6) > 0}
+    groups = [{"params": own, "lr": 0.1 * (i + 1)} for i, own in enumerate(params)]
+    sampler = kind(groups, mask=masks, seed=3)
+    own = [
+        {"params": twin, "lr": 0.1 * (i + 1), "mask": [masks.get(twin[0][0])]}
+        for i, twin in enumerate(twins)
+    ]
+    other = kind(own, seed=3)
+    sampler.add_param_group({"params": [("d", make(7)[0])]})
+    other.add_param_group({"params": [("d", make(7)[0])]})
+    other.load_state_dict(copy.deepcopy(other.state_dict()))
+    for _ in range(2):
+        check_step(sampler)
+        check_step(other)
+    for p, q in zip(params, twins, strict=True):
+        assert same_bits(p[0][1], q[0][1])
+    assert [group["mask"][0] is None for group in sampler.param_groups] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("lost", ["deepcopy", "older state"])
+def test_masks_by_name_return_where_a_state_lacks_them(kind, lost):
+    params = dict(zip("ab", make((4, 3), 5), strict=True))
+    sampler = kind([{"params": [item]} for item in params.items()], mask={"b": draw(5) > 0}, seed=3)
+    state = copy.deepcopy(sampler.state_dict())
+    for group in state["param_groups"]:
+        del group["mask"]
+    if lost == "deepcopy":
+        grads = [p.grad for p in params.values()]
+        sampler = copy.deepcopy(sampler)
+        params = dict(zip("ab", (g["params"][0] for g in sampler.param_groups), strict=True))
+        for p, grad in zip(params.values(), grads, strict=True):
+            p.grad = grad
+    sampler.load_state_dict(state)
+    before = params["b"].detach().clone()
+    check_step(sampler)
+    assert same_bits(params["b"][draw(5) <= 0], before[draw(5) <= 0])
+    assert not same_bits(params["b"], before)
+
+
+def test_masks_by_names_of_no_group_are_refused(kind):
+    groups = [{"params": [("a", make(3)[0])]}, {"params": [("b", make(4)[0])]}]
+    yes = torch.ones(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"mask must name parameters, got \['c', 'd'\]"):
+        kind(groups, mask={"d": yes, "a": yes, "c": yes})
+    groups[1]["mask"] = {"a": yes}  # a group's own are for its own parameters alone
+    with pytest.raises(ValueError, match=r"mask must name parameters, got \['a'\]"):
+        kind(groups)
+    with pytest.raises(ValueError, match="mask by name needs named parameters"):
+        kind([{"params": make(3)}, {"params": make(4)}], mask={"a": yes})
+
+
 def test_masks_are_copied_when_given_and_may_be_changed_in_the_group(kind):
     mask, (param,) = torch.ones(30, dtype=torch.bool), make(30)
     sampler = kind([param], mask=mask, seed=0)

@@ -1,25 +1,19 @@
-"""Every sampler as a torch optimizer, whatever torch does around it."""
+"""Every sampler as a torch optimizer: torch's own tests of its optimizers, without noise."""
 
-import copy
 import inspect
 import math
 
 import pytest
 import torch
+from torch.nn import Parameter
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from fastllc import (
-    SGLD,
-)
+from fastllc import BAOAB, SGHMC, SGLD, SGNHT
 from fastllc.samplers.settings import Common
-from helpers import (
-    SAMPLERS,
-    check_step,
-    draw,
-    lay_out,
-    leaf,
-    make,
-    same_bits,
-)
+from helpers import SAMPLERS, check_step, draw, leaf, make, same_bits
+from torch_inputs import INFOS, each_info, foreign_inputs, inputs_of
+
+MOMENTUM = [SGHMC, SGNHT, BAOAB]
 
 
 def test_it_prints(kind):
@@ -54,137 +48,155 @@ def test_it_is_a_torch_optimizer(kind):
     assert (param.grad == 0).all()
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
-def test_autograd_notices_that_a_saved_weight_was_sampled(kind, layout):
-    param, _ = lay_out(draw((4, 5)), layout)
-    param.requires_grad_()
-    frozen = leaf(draw(3))
-    sampler = kind([param, frozen], seed=0)
-    loss = param.square().sum()
-    param.grad = torch.ones_like(param)
-    versions = param._version, frozen._version
-    sampler.step()
-    assert param._version > versions[0]
-    assert frozen._version == versions[1], "nothing of it was written"
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+@each_info
+def test_the_errors_of_torchs_optimizers(info):
+    for case in info.optim_error_inputs_func("cpu", torch.float32):
+        given = case.optimizer_error_input
+        params = make(3) if given.params is None else given.params
+        if case.error_type is None:
+            info.optim_cls(params, **given.kwargs)
+            continue
+        with pytest.raises(case.error_type, match=case.error_regex):
+            info.optim_cls(params, **given.kwargs)
 
 
-def test_requires_grad_and_graph_are_as_before(kind):
-    (param,) = make(3)
-    sampler = kind([param], localization=1.0, seed=0)
-    sampler.step()
-    assert param.requires_grad
-    assert param.is_leaf
-    assert param.grad_fn is None
-    assert not sampler.state[param]["w0"].requires_grad
+@each_info
+def test_the_arguments_of_other_optimizers_are_refused(info):
+    refused = foreign_inputs(info.optim_cls)
+    assert len(refused) > 15
+    for given in refused:
+        with pytest.raises(TypeError, match="got an unexpected argument"):
+            info.optim_cls(make(3), **given.kwargs)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-@pytest.mark.parametrize("layout", ["contiguous", "sliced"])
-def test_a_step_inside_any_gradient_mode(kind, context, layout):
-    plain, _ = lay_out(draw((5, 6)), layout)
-    inside, _ = lay_out(draw((5, 6)), layout)
-    for p in (plain, inside):
-        p.grad = draw((5, 6), seed=3)
-    kind([plain], seed=0, localization=1.0, save_metrics=True).step()
-    sampler = kind([inside], seed=0, localization=1.0, save_metrics=True)
-    with context():
-        sampler.step()
-        sampler.get_metrics()
-    assert same_bits(plain, inside)
-    sampler.step()
+@each_info
+def test_every_input_gives_the_steps_of_the_reference(info):
+    """A single tensor, several, without elements, of one element and last among others."""
+    for shapes in ([(20,)], [(10, 5), (10,), (), (0,)], [(3,), (0, 4), ()]):
+        for kwargs in inputs_of(info):
+            sampler = info.optim_cls(make(*shapes), **kwargs, seed=4)
+            for _ in range(3):
+                check_step(sampler)
 
 
-def test_a_sampler_made_in_inference_mode_works_outside(kind):
-    (param,) = make(6)
-    with torch.inference_mode():
-        sampler = kind([param], seed=0, localization=1.0)
-    sampler.step()
-    twin = copy.deepcopy(sampler)
-    sampler.load_state_dict(copy.deepcopy(sampler.state_dict()))
-    sampler.step()
-    twin.step()
-    assert same_bits(param, twin.param_groups[0]["params"][0])
+def descend(info, params, weight, bias, kwargs, schedulers):
+    """Take steps without noise; return the loss before and after.
 
+    As many as torch takes, but two with momentum, which swings through the minimum and up again.
+    """
+    x = draw(5, seed=3)
+    sampler = info.optim_cls(params, **kwargs, noise_level=0.0, seed=0)
+    schedulers = [make_one(sampler) for make_one in schedulers]
 
-def test_inference_tensors_are_sampled(kind):
-    with torch.inference_mode():
-        param = draw(6)
-        param.grad = draw(6, seed=1)
-    (plain,) = make(6)
-    plain.grad = draw(6, seed=1)
-    kind([param], seed=0).step()
-    kind([plain], seed=0).step()
-    assert same_bits(param, plain)
-
-
-@pytest.mark.parametrize("seed", [0, None])
-@pytest.mark.parametrize("device", ["meta"])
-def test_a_default_device_changes_nothing(kind, device, seed):
-    """Weights on the CPU stay CPU work, whatever torch.set_default_device says."""
-    with torch.random.fork_rng():
-        (a,), (b,) = make(6), make(6)
-        torch.manual_seed(0)
-        one = kind([a], localization=1.0, save_metrics=True, seed=seed)
-        one.step()
-        torch.manual_seed(0)
-        with torch.device(device):
-            other = kind([b], localization=1.0, save_metrics=True, seed=seed)
-            other.step()
-            metrics = other.get_metrics()
-    assert same_bits(a, b)
-    assert metrics == one.get_metrics()
-
-
-def test_a_default_dtype_changes_nothing(kind):
-    (a,), (b,) = make(300), make(300)
-    kind([a], localization=1.0, seed=0).step()
-    torch.set_default_dtype(torch.float64)
-    try:
-        kind([b], localization=1.0, seed=0, lr=torch.tensor(0.01)).step()
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert same_bits(a, b)
-
-
-def loop(compiled):
-    torch._dynamo.reset()
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(draw(p.shape, seed=i))
-    sampler = SGLD(model.parameters(), lr=1e-3, nbeta=10.0, localization=1.0, seed=1)
-    x, y = draw((32, 4), seed=5), draw((32, 1), seed=6)
-
-    def gradient():
+    def closure():
         sampler.zero_grad()
-        loss = (model(x) - y).square().mean()
+        loss = (weight.mv(x) + bias).pow(2).sum()
         loss.backward()
+        return loss
 
-    def step():
-        gradient()
+    before = closure().item()
+    for _ in range(2 if info.optim_cls in MOMENTUM else 20):
+        loss = sampler.step(closure)
+        for scheduler in schedulers:
+            scheduler.step(*([loss.item()] if isinstance(scheduler, ReduceLROnPlateau) else []))
+    return before, closure().item()
+
+
+@each_info
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_it_goes_in_the_right_direction(info, contiguous, scheduled):
+    for schedulers in info.scheduler_inputs if scheduled else [[]]:
+        for kwargs in inputs_of(info):
+            shapes = [(10, 5), (10,)] if contiguous else [(10, 5, 2), (10, 2)]
+            params = [draw(shape, seed=i) for i, shape in enumerate(shapes)]
+            if not contiguous:
+                params = [param[..., 0] for param in params]
+            weight, bias = map(Parameter, params)
+            assert weight.is_contiguous() == contiguous
+            before, after = descend(info, [weight, bias], weight, bias, kwargs, schedulers)
+            assert after < before, kwargs
+
+
+@each_info
+@pytest.mark.parametrize("schedulers", INFOS[0].scheduler_inputs)
+def test_groups_with_schedulers_go_in_the_right_direction(info, schedulers):
+    for kwargs in inputs_of(info):
+        weight, bias = Parameter(draw((10, 5))), Parameter(draw(10, seed=1))
+        groups = [{"params": [weight]}, {"params": [bias], "lr": 0.01}]
+        before, after = descend(info, groups, weight, bias, kwargs, schedulers)
+        assert after < before, kwargs
+
+
+@each_info
+def test_a_group_has_its_own_lr(info):
+    for kwargs in inputs_of(info):
+        moving, still = make(20, 20)
+        before = [p.detach().clone() for p in (moving, still)]
+        kwargs.setdefault("lr", 0.05)
+        info.optim_cls([{"params": [moving]}, {"params": [still], "lr": 0.0}], **kwargs).step()
+        assert not torch.equal(moving, before[0])
+        assert torch.equal(still, before[1])
+
+
+def test_a_group_has_its_own_weight_decay(kind):
+    """Without noise and gradient only it moves the weights, towards zero."""
+    decaying, still = make(20, 20)
+    before = [p.detach().clone() for p in (decaying, still)]
+    for p in (decaying, still):
+        p.grad.zero_()
+    groups = [{"params": [decaying], "weight_decay": 0.1}, {"params": [still]}]
+    kind(groups, lr=0.1, noise_level=0.0).step()
+    assert ((decaying / before[0] > 0) & (decaying / before[0] < 1)).all()
+    assert torch.equal(still, before[1])
+
+
+@each_info
+def test_a_tensor_lr_is_its_number(info):
+    for shape in ((), (1,), (1, 1)):
+        for kwargs in inputs_of(info):
+            (a,), (b,) = make(30), make(30)
+            lr = torch.full(shape, float(kwargs.pop("lr", 0.02)))
+            one = info.optim_cls([a], lr=lr, **kwargs, seed=0)
+            other = info.optim_cls([b], lr=lr.item(), **kwargs, seed=0)
+            for _ in range(3):
+                one.step()
+                other.step()
+            assert same_bits(a, b)
+            assert lr == other.param_groups[0]["lr"], "a step wrote the lr"
+
+
+def test_complex_weights_are_sampled_as_their_real_view(kind):
+    z = torch.complex(draw((4, 3)), draw((4, 3), seed=1))
+    start = z.clone()
+    view = torch.view_as_real(z)
+    (twin,) = [leaf(view)]
+    view.grad = draw((4, 3, 2), seed=2)
+    twin.grad = view.grad.clone()
+    kind([view], seed=0, localization=1.0).step()
+    kind([twin], seed=0, localization=1.0).step()
+    assert same_bits(torch.view_as_real(z), twin)
+    assert (z.real != start.real).all()
+    assert (z.imag != start.imag).all()
+
+
+def test_weights_on_meta_and_sparse_gradients_are_refused(kind):
+    with pytest.raises(TypeError, match=r"params\[0\] must have storage, got a meta tensor"):
+        kind([torch.zeros(3, device="meta")])
+    (param,) = make((3, 3))
+    before = param.detach().clone()
+    param.grad = param.grad.to_sparse()
+    sampler = kind([param], seed=0)
+    with pytest.raises(RuntimeError, match=r"params\[0\].grad must be dense"):
         sampler.step()
-
-    if compiled == "outside":
-        gradient = torch.compile(gradient, backend="eager")
-    if compiled == "model":
-        model.compile(backend="eager")
-    if compiled == "inside":
-        step = torch.compile(step, backend="eager")
-    if compiled == "step":
-        sampler.step = torch.compile(sampler.step, backend="eager")
-    for _ in range(4):
-        step()
-    assert sampler.param_groups[0]["step"] == 4
-    return [p.detach().clone() for p in model.parameters()]
+    assert same_bits(param, before)
+    assert sampler.param_groups[0]["step"] == 0
 
 
-@pytest.mark.parametrize("compiled", ["outside", "model", "inside", "step"])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_loops_sample_the_same(compiled):
-    for a, b in zip(loop(None), loop(compiled), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("lr", [-1.0, -1e-300, math.nan, math.inf, torch.tensor(-1e-3)])
+def test_an_lr_out_of_range_is_refused(kind, lr):
+    with pytest.raises(ValueError, match="lr must be finite and >= 0, got"):
+        kind(make(3), lr=lr)
 
 
 def test_a_grad_scaler_skips_a_step_with_infinite_gradients(kind):
@@ -200,47 +212,41 @@ def test_a_grad_scaler_skips_a_step_with_infinite_gradients(kind):
     assert sampler.param_groups[0]["step"] == 0
 
 
-def test_weights_that_move_in_memory_are_followed(kind):
-    a, b = make((300, 3)), make((300, 3))
-    sampler, twin = kind(a, seed=0, localization=1.0), kind(b, seed=0, localization=1.0)
-    old = []
-    for i in range(4):
-        sampler.step()
-        twin.step()
-        old.append((a[0].data, a[0].data.clone()))
-        moved = torch.empty(3, 300).t() if i % 2 else torch.empty(300, 3)  # other strides too
-        a[0].data = moved.copy_(a[0].data)
-        a[0].grad = a[0].grad.clone()
-    sampler.step()
-    twin.step()
-    assert same_bits(a[0], b[0])
-    for tensor, copied in old:
-        assert torch.equal(tensor, copied), "an abandoned memory was written"
-
-
-def test_gradients_that_are_freed_and_made_again_each_step(kind):
-    a, b = make((64, 64), 5), make((64, 64), 5)
-    sampler, twin = kind(a, seed=0), kind(b, seed=0)
-    for step in range(20):
-        for p, q in zip(a, b, strict=True):
+@each_info
+def test_without_gradients_a_step_changes_nothing_but_its_count(info):
+    for kwargs in inputs_of(info):
+        params = make((10, 5), 10)
+        before = [p.detach().clone() for p in params]
+        for p in params:
             p.grad = None
-            _noise = [torch.full_like(p, math.nan) for _ in range(3)]  # reuses what was freed
-            p.grad = draw(p.shape, seed=step)
-            q.grad.copy_(p.grad)
+        sampler = info.optim_cls(params, **kwargs, seed=0)
         sampler.step()
-        twin.step()
-    for p, q in zip(a, b, strict=True):
-        assert same_bits(p, q)
+        assert all(same_bits(p, b) for p, b in zip(params, before, strict=True))
+        assert all("born" not in state for state in sampler.state.values())
+        assert sampler.param_groups[0]["step"] == 1
 
 
-def test_swapped_tensors_are_followed(kind):
-    (a,) = make(5)
-    sampler = kind([a], seed=0)
-    sampler.step()
-    after_one = a.detach().clone()
-    other = leaf(torch.zeros(5))
-    torch.utils.swap_tensors(a, other)
-    a.grad = torch.zeros(5)
-    check_step(sampler)
-    assert torch.equal(other.detach(), after_one)
-    assert not torch.equal(a.detach(), torch.zeros(5))
+@each_info
+def test_without_noise_and_with_zero_gradients_weights_stay(info):
+    for kwargs in inputs_of(info):
+        (param,) = make(30)
+        before = param.detach().clone()
+        param.grad.zero_()
+        kwargs["weight_decay"] = 0.0
+        sampler = info.optim_cls([param], **kwargs, noise_level=0.0)
+        for _ in range(2):
+            sampler.step()
+        assert torch.equal(param, before)
+
+
+def test_torchs_list_of_inputs_is_not_empty():
+    """What is reused here is private to torch."""
+    (sgld, rmsprop, adam, *_) = INFOS
+    assert sgld.optim_cls is SGLD
+    for info, name in ((rmsprop, "eps"), (adam, "eps")):
+        assert any(given.get(name) == 1e-6 for given in inputs_of(info))
+    for info in INFOS:
+        assert len(inputs_of(info)) >= 14
+        assert any(isinstance(given.get("lr"), torch.Tensor) for given in inputs_of(info))
+        assert len(info.optim_error_inputs_func("cpu", torch.float32)) >= 25
+        assert len(info.scheduler_inputs) >= 14

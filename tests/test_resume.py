@@ -15,6 +15,7 @@ from helpers import (
     make,
     same_bits,
 )
+from torch_inputs import each_info, inputs_of
 
 SCRIPT = """
 import torch, fastllc
@@ -200,3 +201,33 @@ def test_anchors_keep_their_precision_when_loaded(kind, dtype):
     anchor = sampler.state[param]["w0"].clone()
     sampler.load_state_dict(copy.deepcopy(sampler.state_dict()))
     assert same_bits(sampler.state[param]["w0"], anchor)
+
+
+@each_info
+def test_a_deep_copy_has_all_public_attributes(info):
+    for kwargs in inputs_of(info):
+        sampler = info.optim_cls(make(20), **kwargs, seed=0)
+        for _ in range(2):
+            names = {name for name in dir(sampler) if not name.startswith("_")}
+            assert names == {n for n in dir(copy.deepcopy(sampler)) if not n.startswith("_")}
+            sampler.step()
+
+
+@each_info
+@pytest.mark.parametrize("named", ["source", "target", "both"])
+def test_state_dicts_with_and_without_names_fit_each_other(info, named):
+    for kwargs in inputs_of(info):
+        (a,), (b,) = make(30), make(30)
+        params = {
+            side: [("weight", p)] if named in (side, "both") else [p]
+            for side, p in (("source", a), ("target", b))
+        }
+        source = info.optim_cls(params["source"], **kwargs, seed=1)
+        source.step()
+        target = info.optim_cls(params["target"], **copy.deepcopy(kwargs), seed=2)
+        target.load_state_dict(source.state_dict())
+        b.data.copy_(a)
+        for _ in range(2):
+            source.step()
+            target.step()
+        assert same_bits(a, b)

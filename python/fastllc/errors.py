@@ -1,7 +1,13 @@
 """What goes wrong with chains, and how it is told."""
 
+from __future__ import annotations
+
 import sys
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["DivergenceError", "DivergenceWarning", "PrecisionWarning", "warn"]
 
@@ -47,8 +53,15 @@ class PrecisionWarning(RuntimeWarning):
 class DivergenceError(RuntimeError):
     """No chain is left: all have diverged.
 
+    Attributes
+    ----------
+    trace : xarray.DataTree or None
+        What there was of them.
+
     Examples
     --------
-    >>> issubclass(DivergenceError, RuntimeError)
+    >>> DivergenceError("all chains diverged").trace is None
     True
     """
+
+    trace: xr.DataTree | None = None

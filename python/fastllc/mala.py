@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastllc.kernels import real_dtype
 from fastllc.reference.precision import read
+from fastllc.samplers.acceptance import Energy, Point, log_acceptance
 from fastllc.samplers.sgld import SGLD
 
-__all__ = ["mala_acceptance"]
+__all__ = ["check_judged", "mala_acceptance"]
 
 # Group, index in it, parameter.
 _Moving = list[tuple[dict[str, Any], int, Tensor]]
-
-
-class _Point(NamedTuple):
-    """What a chain is at: loss, and weights and gradients of the parameters that move."""
-
-    loss: float
-    weights: list[Tensor]
-    grads: list[Tensor]
 
 
 def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, float]:
@@ -95,9 +88,7 @@ def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, flo
     >>> probability > 0.99
     True
     """
-    if not isinstance(sampler, SGLD):
-        raise TypeError(f"mala_acceptance needs an SGLD sampler, got {type(sampler).__name__}")
-    _check(sampler)
+    check_judged(sampler)
     with torch.enable_grad():
         result = closure()
     moving = [
@@ -113,8 +104,10 @@ def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, flo
     return result, _probability(sampler, moving, before, _point(sampler, moving, again))
 
 
-def _check(sampler: SGLD) -> None:
-    """Raise unless steps are the Gaussian proposals of one energy."""
+def check_judged(sampler: torch.optim.Optimizer) -> None:
+    """Raise unless steps are the Gaussian proposals of one energy; see `mala_acceptance`."""
+    if not isinstance(sampler, SGLD):
+        raise TypeError(f"mala_acceptance needs an SGLD sampler, got {type(sampler).__name__}")
     nbeta = float(sampler.param_groups[0]["nbeta"])
     for group in sampler.param_groups:
         if float(group["nbeta"]) != nbeta:
@@ -131,7 +124,7 @@ def _check(sampler: SGLD) -> None:
 
 
 @torch.no_grad()
-def _point(sampler: SGLD, moving: _Moving, loss: Any) -> _Point:
+def _point(sampler: SGLD, moving: _Moving, loss: Any) -> Point:
     """Return copies of where the chain is."""
     try:
         number = float(loss)
@@ -143,34 +136,31 @@ def _point(sampler: SGLD, moving: _Moving, loss: Any) -> _Point:
             raise RuntimeError(
                 f"closure left no gradient for params[{group['first_param'] + at}] after the step"
             )
-        weights.append(read(p, sampler.state[p].get("residual")).double().clone())
-        grads.append(p.grad.double().clone())
-    return _Point(number, weights, grads)
+        weights.append(read(p, sampler.state[p].get("residual")).double().clone()[None])
+        grads.append(p.grad.double().clone()[None])
+    device = sampler.param_groups[0]["params"][0].device
+    losses = torch.tensor([number], dtype=torch.float64, device=device)
+    return Point(losses, weights, grads)
 
 
 @torch.no_grad()
-def _probability(sampler: SGLD, moving: _Moving, before: _Point, after: _Point) -> float:
-    log = (before.loss - after.loss) * float(sampler.param_groups[0]["nbeta"])
-    for (group, at, p), w, g, w_after, g_after in zip(
-        moving, before.weights, before.grads, after.weights, after.grads, strict=True
-    ):
-        lr, nbeta, gamma, decay, sigma = (
-            float(group[name])
-            for name in ("lr", "nbeta", "localization", "weight_decay", "noise_level")
+def _probability(sampler: SGLD, moving: _Moving, before: Point, after: Point) -> float:
+
+    def number(group: dict[str, Any], name: str) -> Tensor:
+        return torch.tensor([float(group[name])], dtype=torch.float64, device=device)
+
+    device = sampler.param_groups[0]["params"][0].device
+    energies = [
+        Energy(
+            number(group, "lr"),
+            number(group, "localization"),
+            number(group, "weight_decay"),
+            number(group, "noise_level"),
+            sampler.state[p]["w0"].double() if float(group["localization"]) > 0 else None,
+            group["mask"][at] if group["mask"] else None,
         )
-        w0 = sampler.state[p]["w0"].double() if gamma > 0 else torch.zeros_like(w)
-        # The prior is a quadratic: U(w) - U(w') = -delta . (its gradients' mean).
-        pull, pull_after = (gamma * (x - w0) + decay * x for x in (w, w_after))
-        drift, drift_after = nbeta * g + pull, nbeta * g_after + pull_after
-        delta = w_after - w
-        terms = (
-            -0.5 * delta * (pull + pull_after)
-            + (
-                0.5 * delta * (drift + drift_after)
-                - lr / 8 * (drift_after.square() - drift.square())
-            )
-            / sigma**2
-        )
-        mask = group["mask"][at] if group["mask"] else None
-        log += float((terms if mask is None else terms[mask]).sum())
+        for group, at, p in moving
+    ]
+    nbeta = number(sampler.param_groups[0], "nbeta")
+    log = log_acceptance(before, after, nbeta, energies).item()
     return math.exp(min(0.0, log)) if not math.isnan(log) else math.nan

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import overload
 
 import numpy as np
 
 __all__ = ["Summaries", "Summary", "decimals"]
+
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:[.][0-9]+)?%?")
 
 
 @dataclass(frozen=True)
@@ -129,15 +133,34 @@ class Summaries(Sequence[Summary]):
         ]
 
     def _warnings(self) -> Iterator[str]:
-        """Each text once, with the places that it holds for."""
-        places: dict[str, list[str]] = {}
+        """Each trouble once, with the places where it is and the range of its numbers."""
+        found: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
         for label, summary in zip(self.labels, self.summaries, strict=True):
             place = ", ".join(f"{name} {value}" for name, value in label.items())
             for text in summary.warnings:
-                places.setdefault(text, []).append(place)
-        for text, where in places.items():
-            everywhere = len(where) == len(self) > 1
-            yield f"warning: {'everywhere' if everywhere else '; '.join(where)}: {text}"
+                places, texts = found.setdefault(tuple(_NUMBER.split(text)), ([], []))
+                places.append(place)
+                texts.append(text)
+        for words, (places, texts) in found.items():
+            everywhere = len(places) == len(self) > 1
+            where = "everywhere" if everywhere else "; ".join(places)
+            yield f"warning: {where}: {_ranged(words, texts)}"
+
+
+def _ranged(words: Sequence[str], texts: Sequence[str]) -> str:
+    """Put texts of the same words into one, numbers that differ as a range.
+
+    Examples
+    --------
+    >>> _ranged(("ESS ", " is below ", "."), ("ESS 80 is below 400.", "ESS 9 is below 400."))
+    'ESS 9 to 80 is below 400.'
+    """
+    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    ranges = [
+        sorted(set(column), key=lambda number: float(number.rstrip("%"))) for column in columns
+    ]
+    numbers = [r[0] if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in ranges]
+    return "".join(a + b for a, b in zip_longest(words, numbers, fillvalue=""))
 
 
 def _cells(summary: Summary) -> list[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -14,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
+from fastllc.bench.machine import facts, other_seconds
 from fastllc.bench.parts import FLOOR, FULL, OURS, PARTS, QUICK, SIMD
 from fastllc.bench.timing import HEADER, Row
-from fastllc.info import build_info
 
 __all__ = ["main"]
 
@@ -67,25 +64,25 @@ def main(argv: Sequence[str] = ()) -> int:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write every number")
     parser.add_argument("--only", choices=PARTS, help="measure one part")
     arguments = parser.parse_args(argv)
-    facts = _facts()
-    for name, value in {**facts["build_info"], **facts["machine"]}.items():
+    found = {**facts(), "cores_used_by_others": {}}
+    for name, value in {**found["build_info"], **found["machine"]}.items():
         print(f"{name:<14}{value}")
     print(f"\n{HEADER}")
     rows: list[Row] = []
-    before = _other_seconds(), perf_counter()
+    before = other_seconds(), perf_counter()
     for part in _measure(arguments.only, arguments.quick):
-        after = _other_seconds(), perf_counter()
+        after = other_seconds(), perf_counter()
         others = (after[0] - before[0]) / (after[1] - before[1])
         before = after
         warning = f"   ({others:.2f} cores were used by other processes)" if others > 0.05 else ""
         for title, lines in groupby(part, lambda row: row.part):
-            facts["cores_used_by_others"][title] = round(others, 2)
+            found["cores_used_by_others"][title] = round(others, 2)
             print("", title + warning, *lines, sep="\n", flush=True)
         rows += part
     if arguments.json:
-        facts["rows"] = [row.to_json() for row in rows]
+        found["rows"] = [row.to_json() for row in rows]
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(facts, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
         _plot(rows, arguments.json.with_suffix(".png"))
     return 0
 
@@ -119,43 +116,6 @@ def _apart(part: str, quick: bool, environment: dict[str, str]) -> list[Row]:
             reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
             return [Row(title, "not measured", note=reason)]
         return [Row.from_json(row) for row in json.loads(path.read_text())["rows"]]
-
-
-def _facts() -> dict[str, Any]:
-    """Return what a result needs beside its numbers."""
-    commit = os.environ.get("FASTLLC_COMMIT") or _git("describe", "--always", "--dirty")
-    try:
-        cpu = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        cpu = None
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit,
-        "machine": {"cpu": cpu[1] if cpu else "unknown", "cores": os.cpu_count()},
-        "build_info": build_info(),
-        "cores_used_by_others": {},
-    }
-
-
-def _other_seconds() -> float:
-    """Return the processor time that has gone to other processes, where Linux tells; else 0."""
-    try:
-        user, nice, system, _, _, irq, softirq, steal = map(
-            int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
-        )
-    except (OSError, ValueError):
-        return 0.0
-    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-    return busy - sum(os.times()[:4])
-
-
-def _git(*command: str) -> str:
-    """Return what git prints about the present folder, if that is a repository."""
-    try:
-        result = subprocess.run(["git", *command], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return result.stdout.strip()
 
 
 def _plot(rows: list[Row], path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +10,7 @@ import torch
 from torch import nn
 
 from fastllc.bench.family import measure_family
+from fastllc.bench.machine import peak_resident
 from fastllc.bench.timing import Call, Entry, Row, interleave, measure, relate, repeats
 from fastllc.bench.workloads import (
     SMALL,
@@ -203,27 +201,19 @@ def _memory(scale: Scale) -> list[Row]:
 @torch.no_grad()
 def _fill_in_peak(row: Row, warm: Workload, load: Workload) -> None:
     """Fill in the peak resident memory while a sampler is made and steps, less one copy of w."""
-    try:
-        STEPS[row.name](warm)()  # starts threads, loads code
-        ctypes.CDLL(None).malloc_trim(0)
-        before = _status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+
+    def three_steps() -> None:
         step = STEPS[row.name](load)
         for _ in range(3):
             step()
-        row.value = (_status("VmHWM") - before - 4 * load.elements) / 2**20
+
+    try:
+        STEPS[row.name](warm)()  # starts threads, loads code
+        row.value = (peak_resident(three_steps) - 4 * load.elements) / 2**20
     except Unavailable as error:
         row.note = str(error)
     except (OSError, AttributeError) as error:
         row.note = f"needs Linux and glibc: {error}"
-
-
-def _status(name: str) -> int:
-    """Return a memory figure of this process, in bytes."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if found is None:
-        raise OSError(f"no {name} in /proc/self/status")
-    return int(found[1]) * 1024
 
 
 def _family(scale: Scale) -> list[Row]:

@@ -67,16 +67,18 @@ def _open(job: Job, boxes: Sequence[Box], store: Store | None) -> Arrays:
     """Make the arrays, or find them in the store."""
     if store is not None and store.position is not None:
         return store
-    saving = job.sampling.save_metrics
+    metrics = job.sampling.metrics
     wanted = variables(
         job.axes,
         job.sampling.schedule,
         job.observables,
         paired=job.paired,
-        saving=saving,
+        metrics=metrics,
         chains_at_once=int(np.prod(boxes[0].shape)),
     )
-    known = fixed(job.axes, job.sampling.schedule, job.observables, job.initial, saving=saving)
+    known = fixed(
+        job.axes, job.sampling.schedule, job.observables, job.initial, metrics=bool(metrics)
+    )
     known["/"].attrs.update(job.attributes(), interrupted=1)
     if store is None:
         return Memory(wanted, known)
@@ -145,6 +147,7 @@ def _walk_box(
                 baseline=job.initial.baseline([chain.checkpoint for chain in chains]),
                 observables=job.observables,
                 saving=job.sampling.save_metrics,
+                judging=job.sampling.save_acceptance,
                 on_draw=on_draw,
                 on_tick=tick,
             )

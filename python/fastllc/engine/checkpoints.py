@@ -73,9 +73,17 @@ class Checkpoints:
     ) -> None:
         self._params = trainable(model)
         self._buffers = {name for name, _ in model.named_buffers()}
+        saved = model.state_dict(keep_vars=True)
+        self._others = {name for name, value in saved.items() if not isinstance(value, Tensor)}
         # Buffers that are not saved with the model are the same at every checkpoint.
-        own = {**dict(model.named_buffers()), **model.state_dict(keep_vars=True)}
-        self._own = {name: t.detach() for name, t in own.items() if isinstance(t, Tensor)}
+        own: dict[str, Tensor] = {**dict(model.named_buffers()), **saved}
+        own = {name: tensor for name, tensor in own.items() if name not in self._others}
+        # A tied weight is listed under each of its names.
+        first: dict[int, str] = {}
+        for name, tensor in (*self._params.items(), *own.items()):
+            first.setdefault(id(tensor), name)
+        self._tied = {name: first[id(t)] for name, t in own.items() if first[id(t)] != name}
+        self._own = {name: t.detach() for name, t in own.items() if name not in self._tied}
         self.asked = given is not None
         self.names: list[Any] = [0]
         self._weights: list[Mapping[str, Tensor]] = [self._own]
@@ -114,7 +122,7 @@ class Checkpoints:
         return {
             name: chosen[0][name].contiguous()[None]
             if len(chosen) == 1
-            else torch.stack([weights[name] for weights in chosen])
+            else torch.stack([weights[name].contiguous() for weights in chosen])
             for name in self._params
         }
 
@@ -126,10 +134,8 @@ class Checkpoints:
         chosen = self._weights[rows]
         found: dict[str, Tensor] = {}
         stacked: set[str] = set()
-        # A state dict lists a tied weight under each of its names.
-        moving = {p.data_ptr() for p in self._params.values() if p.numel()}
         for name, first in chosen[0].items():
-            if name in self._params or self._own[name].data_ptr() in moving:
+            if name in self._params:
                 continue
             others = [weights[name] for weights in chosen[1:]]
             if all(torch.equal(first, other) for other in others):
@@ -146,21 +152,34 @@ class Checkpoints:
             raise TypeError(
                 f"{label} must be a state dict or a module, got {type(weights).__name__}"
             )
-        missing = sorted(set(self._params) - set(weights))
-        unknown = sorted(set(weights) - set(self._own))
+        found: dict[str, Tensor] = {}
+        unknown = []
+        for name, tensor in weights.items():
+            same = self._tied.get(name, name)
+            if same in self._own:
+                found[same] = self._fitting(f"{label}[{name!r}]", tensor, same, found.get(same))
+            elif name not in self._others:
+                unknown.append(name)
+        missing = sorted(set(self._params) - set(found))
         if missing or unknown:
             raise ValueError(
                 f"{label} must hold the weights of the model, got one without {missing or 'none'} "
-                f"and with {unknown or 'none'} that the model does not have"
+                f"and with {sorted(unknown) or 'none'} that the model does not have"
             )
-        for name, tensor in weights.items():
-            own = self._own[name]
-            if tensor.shape != own.shape or tensor.dtype != own.dtype:
-                raise ValueError(
-                    f"{label}[{name!r}] must be {short(own.dtype)} of shape {tuple(own.shape)}, "
-                    f"got {short(tensor.dtype)} of shape {tuple(tensor.shape)}"
-                )
-        return {
-            name: weights[name].detach().to(own.device) if name in weights else own
-            for name, own in self._own.items()
-        }
+        return {**self._own, **found}
+
+    def _fitting(self, label: str, tensor: object, name: str, tied: Tensor | None) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{label} must be a tensor, got {type(tensor).__name__}")
+        own = self._own[name]
+        if tensor.shape != own.shape or tensor.dtype != own.dtype:
+            raise ValueError(
+                f"{label} must be {short(own.dtype)} of shape {tuple(own.shape)}, "
+                f"got {short(tensor.dtype)} of shape {tuple(tensor.shape)}"
+            )
+        found = tensor.detach().to(own.device)
+        if tied is not None and not torch.equal(found, tied):
+            raise ValueError(
+                f"{label} must equal what it is tied to in the model, got other values"
+            )
+        return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from fastllc import kernels
 from fastllc.engine.checkpoints import Checkpoints, trainable
 from fastllc.engine.data import Batches
-from fastllc.engine.objective import REFUSALS, Objective
+from fastllc.engine.minibatch import map_tensors
+from fastllc.engine.objective import Objective
 from fastllc.engine.vectorised import VectorisedWalkers
 from fastllc.errors import warn
 from fastllc.samplers.sampler import Sampler
@@ -51,7 +53,7 @@ def choose(
     objective: Objective,
     checkpoints: Checkpoints,
     batches: Batches,
-    make_samplers: Callable[[], list[torch.optim.Optimizer]],
+    samplers: Iterator[torch.optim.Optimizer],
     load: Callable[[Mapping[str, Tensor]], None],
     *,
     num_chains: int,
@@ -66,8 +68,8 @@ def choose(
         What the caller wants.
     objective, checkpoints, batches
         What is sampled.
-    make_samplers : callable
-        Makes the sampler of each setting.
+    samplers : iterator of torch.optim.Optimizer
+        The sampler of each setting, on the model's parameters.
     load : callable
         Puts the model to weights.
     num_chains : int
@@ -85,22 +87,25 @@ def choose(
     model = objective.model
     in_place = Choice("inplace", "as asked", 1, [])
     if engine == "inplace":
+        for _ in samplers:  # which refuses settings that are unfit
+            pass
         return in_place
     try:
-        samplers = make_samplers()
         blueprints = _blueprints(samplers, trainable(model))
         if engine == "auto":
             _worth_it(model, batches, num_chains, shared)
-        size = _try(objective, checkpoints, batches, blueprints[0], load)
+        size = _try(objective, checkpoints, batches, blueprints[0], load, shared=shared)
     except _Refused as refusal:
         reason = str(refusal)
         if engine == "vectorised":
             raise ValueError(
                 f'engine must be "auto" or "inplace" for this model and data: {reason}'
             ) from refusal.__cause__
-        if unsteady := _unsteady(model):
+        unsteady = _unsteady(objective, batches)
+        load(checkpoints[0])
+        if unsteady:
             warn(
-                f"{unsteady} is in training mode: chains run in place, one after another, and the "
+                f"{unsteady}: chains run in place, one after another, and the "
                 "loss is not a function of the weights alone; model.eval() makes it one"
             )
         return in_place._replace(reason=reason)
@@ -110,13 +115,15 @@ def choose(
 
 
 def _blueprints(
-    samplers: list[torch.optim.Optimizer], params: Mapping[str, nn.Parameter]
+    samplers: Iterator[torch.optim.Optimizer], params: Mapping[str, nn.Parameter]
 ) -> list[Blueprint]:
     found = []
     for sampler in samplers:
         name = type(sampler).__name__
         if not isinstance(sampler, Sampler) or type(sampler).step is not Sampler.step:
             raise _Refused(f"{name} is not a sampler of fastllc")
+        if sampler._optimizer_step_pre_hooks or sampler._optimizer_step_post_hooks:
+            raise _Refused(f"{name} has hooks, which are called for one chain at a time")
         moved = [p for group in sampler.param_groups for p in group["params"]]
         if [id(p) for p in moved] != [id(p) for p in params.values()]:
             raise _Refused(f"{name} does not have the model's parameters in their order")
@@ -145,10 +152,10 @@ def _try(
     batches: Batches,
     plan: Blueprint,
     load: Callable[[Mapping[str, Tensor]], None],
+    *,
+    shared: bool,
 ) -> int:
     """Walk two chains to one gradient, and compare with the model's own; return bytes a chain."""
-    batch = next(iter(batches.stream([0])))
-    start = slice(0, 1)
     kept = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -156,46 +163,61 @@ def _try(
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    walkers = VectorisedWalkers(objective, checkpoints, start, [0, 0], [plan, plan], [0, 0])
+    walkers = VectorisedWalkers(objective, checkpoints, slice(0, 1), [0, 0], [plan, plan], [0, 0])
     # Off the minimum, where gradients are not what rounding leaves of larger terms.
     generator = torch.Generator().manual_seed(0)
-    moved = {}
-    for name, leaf in zip(trainable(objective.model), walkers.leaves, strict=True):
-        stacked = leaf.detach()
-        scale = 0.01 * stacked.float().abs().mean() + 1e-4
-        noise = torch.randn(stacked.shape[1:], generator=generator).to(stacked) * scale
-        stacked += noise.to(stacked.dtype)
-        moved[name] = stacked[1]
+    for leaf in walkers.leaves:
+        weights = leaf.detach()
+        scale = 0.01 * weights.float().abs().mean() + 1e-4
+        noise = torch.randn(weights.shape, generator=generator).to(weights) * scale
+        weights += noise.to(weights.dtype)
     try:
+        with closing(batches.stream([0, 0] if shared else [0, 1])) as stream:
+            minibatch = next(stream)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            losses = walkers.gradient([batch], 0)
-    except REFUSALS as error:
+            losses = walkers.gradient([minibatch], 0)
+    except Exception as error:  # whatever a model that ran by itself makes of tensors under vmap
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise _Refused(f"vmap refuses the model ({lines[0][:200]})") from error
-    load({**checkpoints[0], **moved})
+        raise _Refused(f"vmap refuses the model or its data ({lines[0][:200]})") from error
     params = list(trainable(objective.model).values())
+    for param, leaf in zip(params, walkers.leaves, strict=True):
+        param.data.copy_(leaf.detach()[1])
+    batch = minibatch.batch
+    if minibatch.stacked:
+        batch = map_tensors(lambda tensor: tensor[1], batch)
     with torch.enable_grad():
-        loss = objective(batch.batch)
+        loss = objective(batch)
         grads = torch.autograd.grad(loss, params, allow_unused=True)
+    load(checkpoints[0])
     found = [(loss.detach(), losses[1])]
     for own, leaf in zip(grads, walkers.leaves, strict=True):
-        if leaf.grad is not None:
-            zero = torch.zeros_like(leaf.grad[1])
-            found.append((zero if own is None else own, leaf.grad[1]))  # type: ignore[redundant-expr]
-    load(checkpoints[0])
-    for own, stacked in found:
+        zero = torch.zeros_like(leaf.detach()[1])
+        found.append(
+            (
+                zero if own is None else own,  # type: ignore[redundant-expr]
+                zero if leaf.grad is None else leaf.grad[1],
+            )
+        )
+    for own, stacked in found if loss.isfinite() else ():
         low = own.dtype in (torch.bfloat16, torch.float16) or objective.autocast is not None
         apart = (own.double() - stacked.double()).norm()
         if not apart <= (0.3 if low else 0.01) * own.double().norm() + 1e-6:
             raise _Refused("vmap gives another loss or gradient than the model itself")
-    weights = sum(leaf.numel() * leaf.element_size() for leaf in walkers.leaves) // 2
-    return kept // 2 + 4 * weights
+    held = sum(leaf.numel() * leaf.element_size() for leaf in walkers.leaves) // 2
+    return kept // 2 + 4 * held
 
 
-def _unsteady(model: nn.Module) -> str | None:
-    """Name a module that makes the loss depend on more than weights and data."""
-    kinds: tuple[Any, ...] = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
-    for module in model.modules():
-        if module.training and isinstance(module, kinds) and getattr(module, "p", 1) != 0:
-            return type(module).__name__
-    return None
+@torch.no_grad()
+def _unsteady(objective: Objective, batches: Batches) -> str | None:
+    """Say what makes the loss depend on more than weights and data."""
+    for module in objective.model.modules():
+        norm = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module.training and (norm or dropout):
+            return f"{type(module).__name__} is in training mode"
+    with closing(batches.stream([0])) as stream:
+        batch = next(stream).batch
+    first, second = objective(batch), objective(batch)
+    return (
+        None if torch.allclose(first, second, rtol=1e-4, equal_nan=True) else "the loss is random"
+    )

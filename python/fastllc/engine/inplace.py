@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from fastllc.engine.minibatch import Batch, Minibatch
 from fastllc.engine.objective import Objective
 from fastllc.engine.snapshot import is_expanded
+from fastllc.mala import mala_acceptance
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.sampler import Sampler
+from fastllc.samplers.sgld import SGLD
 from fastllc.seeds import chain_key
 
 __all__ = ["InPlaceWalkers"]
@@ -76,6 +78,24 @@ class InPlaceWalkers:
         if not active[0]:
             return ~active
         self._optimizer.step()
+        return self._finite()
+
+    def judge(
+        self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
+    ) -> tuple[NDArray[np.bool_], Tensor]:
+        """Take one step; tell how probably MALA would have accepted it, [1]."""
+        if not active[0]:
+            return ~active, torch.full_like(losses, torch.nan)
+        assert isinstance(self._optimizer, SGLD)
+        known = [losses[0]]  # with its gradient, which is there already
+
+        def closure() -> Tensor:
+            return known.pop() if known else self.gradient(minibatches, step)[0]
+
+        _, probability = mala_acceptance(self._optimizer, closure)
+        return self._finite(), torch.tensor([probability])
+
+    def _finite(self) -> NDArray[np.bool_]:
         return np.array([getattr(self._optimizer, "nonfinite_step", None) is None])
 
     @torch.no_grad()

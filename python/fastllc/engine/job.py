@@ -21,7 +21,6 @@ from fastllc.engine.sampling import Sampling
 from fastllc.engine.study import Box, Chain, Study
 from fastllc.engine.vectorised import VectorisedWalkers
 from fastllc.engine.walkers import Walkers
-from fastllc.samplers.metrics import Metrics
 
 __all__ = ["Job"]
 
@@ -89,7 +88,7 @@ class Job:
         params = trainable(self.objective.model)
         key = self.study.key(chain)
         sampler = self.sampling.make_sampler(params, key, self.settings[chain.setting])
-        return InPlaceWalkers(self.objective, params, sampler, start, self.study.data_key(chain))
+        return InPlaceWalkers(self.objective, params, sampler, start, key)
 
     def written(self, step: int) -> dict[str, int]:
         """Return how many values there are of each series before a step."""
@@ -97,9 +96,8 @@ class Job:
         found = {"steps/loss": step}
         if self.paired:
             found["steps/baseline"] = step
-        if self.sampling.save_metrics:
-            draws = schedule.draws_before(step)
-            found |= {f"metrics/{name}": draws for name in Metrics._fields}
+        for name in self.sampling.metrics:
+            found[f"metrics/{name}"] = schedule.draws_before(step)
         for name, observed in self.observables.items():
             found[f"observables/{name}/loss"] = schedule.draws_before(step, observed.every)
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -20,9 +20,9 @@ __all__ = ["LoaderBatches"]
 class LoaderBatches:
     """Minibatches of a ``DataLoader``; an epoch is never kept in memory.
 
-    Every epoch of a chain starts, and every batch of it is fetched, under torch's random state
-    seeded from (key, epoch, position); what came before is there again afterwards. A loader whose
-    order and transforms draw from nothing else gives the same minibatches each time.
+    Every batch of a chain is fetched under torch's random state seeded from (key, epoch, position),
+    the first one with the start of its epoch; what came before is there again afterwards. A loader
+    whose order and transforms draw from nothing else gives the same minibatches each time.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ class LoaderBatches:
     def __init__(self, train: DataLoader[Any], full: DataLoader[Any], device: torch.device) -> None:
         self.num_samples = _num_samples(train)
         self.batch_size = train.batch_size
-        candidates = (train.generator, getattr(train.sampler, "generator", None))
+        samplers = train.sampler, train.batch_sampler, getattr(train.batch_sampler, "sampler", None)
+        candidates = [getattr(source, "generator", None) for source in (train, *samplers)]
         unique = {id(g): g for g in candidates if isinstance(g, torch.Generator)}
         self.generators = tuple(unique.values())
         self.num_workers = train.num_workers
@@ -72,6 +73,11 @@ class LoaderBatches:
             with closing(self._chain(keys[0], start)) as chain:
                 for batch in chain:
                     yield Minibatch(to_device(batch, self._device), None, stacked=False)
+        if self._train.num_workers and self._train.persistent_workers:
+            raise ValueError(
+                "data must have workers that do not persist for several chains to read it at once, "
+                "got a DataLoader with persistent_workers=True"
+            )
         chains = [self._chain(key, start) for key in keys]
         try:
             for batches in zip(*chains, strict=True):
@@ -96,16 +102,26 @@ class LoaderBatches:
 
     def _epoch(self, key: int, epoch: int) -> Iterator[Batch]:
         cpu = torch.device("cpu")
-        with seeded_rng(chain_key(key, epoch), cpu, self.generators):
-            iterator = iter(self._train)
-        position = 0
-        while True:
+        iterator = None
+        for position in count():
             with seeded_rng(chain_key(key, epoch, position), cpu, self.generators):
+                if iterator is None:
+                    iterator = _start(self._train)
                 found = list(islice(iterator, 1))
             if not found:
                 return
             yield found[0]
-            position += 1
+
+
+def _start(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """Start an epoch, whose order follows from torch's random state alone.
+
+    Workers have the order drawn now, a loader without them at the first batch; both after a seed
+    for the workers. Those that persist have theirs, and would have another order without this.
+    """
+    if getattr(loader, "_iterator", None) is not None:
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+    return iter(loader)
 
 
 def _num_samples(loader: DataLoader[Any]) -> int | None:

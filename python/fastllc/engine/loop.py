@@ -76,6 +76,7 @@ def walk(
     baseline: Callable[[Minibatch], Tensor] | None,
     observables: Mapping[str, Observed],
     saving: bool,
+    judging: bool,
     on_draw: Callable[[Tensor], None],
     on_tick: Callable[[int], None],
 ) -> None:
@@ -101,6 +102,8 @@ def walk(
         What is evaluated at draws.
     saving : bool
         Whether metrics are kept at draws.
+    judging : bool
+        Whether the acceptance probability of MALA is kept at draws.
     on_draw : callable
         Called with the losses of each draw, [K], before its step.
     on_tick : callable
@@ -126,17 +129,22 @@ def walk(
                     if draw % observed.every == 0:
                         found = observed.losses(walkers.per_sample)
                         record.append(f"observables/{name}/loss", found, fates.active)
-            fates.lose(walkers.move(step, fates.active), step)
+            if draw is not None and judging:
+                finite, accepted = walkers.judge(batches, step, fates.active, losses)
+                record.append("metrics/mala_acceptance", accepted, fates.active)
+            else:
+                finite = walkers.move(step, fates.active)
+            fates.lose(finite, step)
             record.append("steps/loss", losses, fates.active)
             if baseline is not None:
                 means = [baseline(batch) for batch in batches]
                 mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
                 record.append("steps/baseline", mean, fates.active)
+            if not fates.active.any():
+                break
             if draw is not None and saving:
                 for name, value in walkers.metrics()._asdict().items():
                     record.append(f"metrics/{name}", value, fates.active)
-            if not fates.active.any():
-                break
             if (now := time.monotonic()) - last > _TICK_SECONDS:
                 last = now
                 on_tick(step + 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Minibatch", "count_samples", "map_tensors", "stack", "to_device"]
+__all__ = ["Batch", "Minibatch", "count_samples", "map_tensors", "stack", "to_device", "unpack"]
 
 Batch: TypeAlias = Any
 
@@ -43,7 +44,13 @@ def map_tensors(function: Callable[..., Any], batch: Batch, *others: Batch) -> B
     if isinstance(batch, (tuple, list)):
         return type(batch)(map_tensors(function, *i) for i in zip(batch, *others, strict=True))
     if isinstance(batch, Mapping):
-        return {k: map_tensors(function, v, *(o[k] for o in others)) for k, v in batch.items()}
+        found = {k: map_tensors(function, v, *(o[k] for o in others)) for k, v in batch.items()}
+        if type(batch) is dict or not isinstance(batch, MutableMapping):
+            return found
+        # Of a class of its own, such as tokenizers return, whose entries are attributes too.
+        like = copy.copy(batch)
+        like.update(found)
+        return like
     return batch
 
 
@@ -60,7 +67,31 @@ def stack(batches: Sequence[Batch]) -> Batch:
     >>> stack([(torch.zeros(3), "a"), (torch.ones(3), "a")])[0].shape
     torch.Size([2, 3])
     """
+    first, *others = (map_tensors(lambda tensor: None, batch) for batch in batches)
+    if any(other != first for other in others):
+        raise ValueError(
+            "data must yield batches that are alike in all but tensors, for chains to be stacked"
+        )
     return map_tensors(lambda *tensors: torch.stack(tensors), *batches)
+
+
+def unpack(batch: Batch) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Batch]]:
+    """Return the tensors of a batch, and what puts others in their places.
+
+    Examples
+    --------
+    >>> tensors, repack = unpack({"x": torch.ones(1), "name": "a"})
+    >>> repack(2 * tensor for tensor in tensors)
+    {'x': tensor([2.]), 'name': 'a'}
+    """
+    found: list[Tensor] = []
+    map_tensors(found.append, batch)
+
+    def repack(tensors: Iterable[Tensor]) -> Batch:
+        rest = iter(tensors)
+        return map_tensors(lambda _: next(rest), batch)
+
+    return found, repack
 
 
 def count_samples(batch: Batch) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fastllc.engine.minibatch import Batch, count_samples, map_tensors
+from fastllc.engine.minibatch import Batch, count_samples, unpack
 
 __all__ = ["REFUSALS", "Evaluate", "LossFn", "Objective"]
 
@@ -88,10 +88,12 @@ class Objective(nn.Module):
         if loss.ndim:
             return loss
 
-        def single(sample: Batch) -> Tensor:
-            return self.losses(map_tensors(lambda tensor: tensor[None], sample))
+        tensors, repack = unpack(batch)
 
-        found: Tensor = torch.func.vmap(single)(batch)
+        def single(*sample: Tensor) -> Tensor:
+            return self.losses(repack(tensor[None] for tensor in sample))
+
+        found: Tensor = torch.func.vmap(single)(*tensors)
         return found
 
     def check(self, batch: Batch, params: Sequence[Tensor]) -> None:

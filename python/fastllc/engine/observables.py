@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastllc import checks
 from fastllc.engine.data import Data, open_data
 from fastllc.engine.minibatch import Batch, count_samples, map_tensors
+from fastllc.engine.rng import seeded_rng
 
 __all__ = ["Observable", "Observed", "open_observables"]
 
@@ -74,36 +76,41 @@ def open_observables(
         raise TypeError(f"observables must be data by name, got {type(given).__name__}")
     found = {}
     for name, value in given.items():
-        if not name or "/" in name:
+        if not str(name) or "/" in str(name):
             raise ValueError(f"observables must have names without '/', got {name!r}")
+        label = f"observables[{name!r}]"
         observable = value if isinstance(value, Observable) else Observable(value)
-        for key in ("num_samples", "every"):
-            number = getattr(observable, key)
-            if number is not None and not (isinstance(number, int) and number >= 1):
-                raise ValueError(f"observables[{name!r}].{key} must be an int >= 1, got {number!r}")
-        found[name] = _read(name, observable, device)
+        checks.integer(f"{label}.every", observable.every, 1)
+        if observable.num_samples is not None:
+            checks.integer(f"{label}.num_samples", observable.num_samples, 1)
+        try:
+            source = open_data(observable.data, None, device)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{label}: {error}") from None
+        # One order in all runs, whatever their seed.
+        with seeded_rng(0, device, source.generators):
+            found[str(name)] = _read(label, source.full_pass(), observable)
     return found
 
 
-def _read(name: str, observable: Observable, device: torch.device) -> Observed:
+def _read(label: str, full_pass: Iterable[Batch], observable: Observable) -> Observed:
     batches: list[Batch] = []
     total = 0
     wanted = observable.num_samples
-    for batch in open_data(observable.data, None, device).full_pass():
+    for batch in full_pass:
         count = count_samples(batch)
         if count is None:
-            raise ValueError(f"observables[{name!r}] must have batches that hold a tensor")
+            raise ValueError(f"{label} must have batches that hold a tensor")
         if wanted is not None and total + count > wanted:
             batch, count = _first(batch, wanted - total), wanted - total
-        if count:
-            batches.append(batch)
+        batches.append(batch)
         total += count
         if total == wanted:
             break
+    if total == 0:
+        raise ValueError(f"{label} must hold at least one sample, got 0")
     if wanted is not None and total < wanted:
-        raise ValueError(
-            f"observables[{name!r}].num_samples must be <= {total}, its samples, got {wanted}"
-        )
+        raise ValueError(f"{label}.num_samples must be <= {total}, its samples, got {wanted}")
     return Observed(batches, total, observable.every)
 
 

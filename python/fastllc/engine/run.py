@@ -19,6 +19,7 @@ from fastllc.engine.job import Job
 from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Evaluate, LossFn, Objective
 from fastllc.engine.observables import open_observables
+from fastllc.engine.paths import one_path
 from fastllc.engine.rng import seeded_rng
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
@@ -57,6 +58,7 @@ def run(
     with (
         preserved(model) as load,
         seeded_rng(seed, device, batches.generators),
+        one_path(),
         ExitStack() as at_end,
     ):
         load(checkpoints[0])
@@ -96,7 +98,7 @@ def run(
             objective,
             checkpoints,
             batches,
-            lambda: [sampling.make_sampler(params, 0, setting) for setting in settings],
+            (sampling.make_sampler(params, 0, setting) for setting in settings),
             load,
             num_chains=len(checkpoints) * len(settings) * sampling.num_chains,
             shared=sampling.shared_batches,
@@ -168,9 +170,11 @@ def _checked(trace: xr.DataTree) -> xr.DataTree:
     lrs = ", ".join(f"{lr:g}" for lr in np.unique(trace.dataset["lr"]))
     hint = f"lower lr (got {lrs}), or lower nbeta, or set bounding_box_size"
     if lost.all():
-        raise DivergenceError(
+        error = DivergenceError(
             f"all {lost.size} chains diverged, the first at step {diverged_at.values.min()}: {hint}"
         )
+        error.trace = trace
+        raise error
     names = []
     for at in np.argwhere(lost)[:_MAX_NAMES]:
         point = diverged_at[tuple(at)]

@@ -18,6 +18,8 @@ from fastllc.engine.loop import Schedule
 from fastllc.engine.objective import Evaluate, LossFn
 from fastllc.engine.observables import Observable
 from fastllc.engine.study import Chain, grid
+from fastllc.mala import check_judged
+from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.sgld import SGLD
 
 if TYPE_CHECKING:
@@ -116,6 +118,10 @@ class Sampling:
         Samples whose losses are kept at each draw; see `Observable`.
     save_metrics : bool, default False
         Whether the `Metrics` of the sampler are kept at each draw.
+    save_acceptance : bool, default False
+        Whether each draw also tells how probably its step of `SGLD` would have been accepted by the
+        Metropolis-adjusted algorithm, as `mala_acceptance` does, for one more gradient a draw. Far
+        below 1, ``lr`` is too large.
     seed : int, optional
         In ``[0, 2**63)``. None draws one from torch's generator; it is recorded either way.
     common_random_numbers : bool, default False
@@ -156,6 +162,7 @@ class Sampling:
     init_loss: Literal["paired", "full"] | float = "paired"
     observables: Mapping[str, Observable | Data] | None = None
     save_metrics: bool = False
+    save_acceptance: bool = False
     seed: int | None = None
     common_random_numbers: bool = False
     engine: Literal["auto", "vectorised", "inplace"] = "auto"
@@ -220,8 +227,14 @@ class Sampling:
             raise TypeError(f"mask must be tensors by name, got {type(self.mask).__name__}")
         for name in ("replacement", "shared_batches", "save_metrics", "common_random_numbers"):
             checks.boolean(name, getattr(self, name))
-        for name in ("compile", "progress"):
+        for name in ("compile", "progress", "save_acceptance"):
             checks.boolean(name, getattr(self, name))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is kept of the steps of draws."""
+        kept = Metrics._fields if self.save_metrics else ()
+        return (*kept, "mala_acceptance") if self.save_acceptance else kept
 
     @property
     def schedule(self) -> Schedule:
@@ -267,7 +280,7 @@ class Sampling:
             asked["mask"] = [self.mask.get(name) for name in params]
         if self.save_metrics:
             asked["save_metrics"] = True
-        return self.sampler(
+        made = self.sampler(
             list(params.values()),
             **setting,
             noise_level=self.noise_level,
@@ -276,6 +289,9 @@ class Sampling:
             seed=key,
             **asked,
         )
+        if self.save_acceptance:
+            check_judged(made)
+        return made
 
 
 def sample(
@@ -321,7 +337,7 @@ def sample(
           seed, engine, versions and build;
         - ``steps/loss`` (..., chain, step), of the minibatch before each step, NaN from a
           divergence on, and ``steps/baseline``, of the same samples at w*, if paired;
-        - ``metrics/...`` (..., chain, draw), if kept;
+        - ``metrics/...`` (..., chain, draw), if kept, and ``metrics/mala_acceptance``;
         - ``observables/<name>/loss`` (..., chain, draw, sample) and ``init_loss``
           (checkpoint, sample).
 
@@ -330,7 +346,7 @@ def sample(
     TypeError, ValueError
         For settings, data or a loss that cannot be sampled, before anything is changed.
     DivergenceError
-        If no chain stayed finite.
+        If no chain stayed finite; its ``trace`` holds what there was.
 
     Warns
     -----

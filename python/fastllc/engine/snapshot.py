@@ -50,15 +50,16 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
     lent += [buffer for _, _, buffer in buffers if not is_expanded(buffer)]
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
-    frozen = [(p, p.data) for p in parameters if not p.requires_grad]
+    frozen: list[tuple[Tensor, Tensor]] = [(p, p.data) for p in parameters if not p.requires_grad]
+    frozen += [(buffer, buffer.data) for _, _, buffer in buffers if _is_expanded(buffer)]
 
     def load(weights: Mapping[str, Tensor]) -> None:
         for module, mode in modes:
             module.training = mode
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for parameter, data in frozen:
-            parameter.data = data
+        for tensor, data in frozen:
+            tensor.data = data
         with torch.no_grad():
             for tensor, data in originals:
                 tensor.data.copy_(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,6 @@ from fastllc.engine.initial import Initial
 from fastllc.engine.layout import Axes, Variable
 from fastllc.engine.loop import Schedule
 from fastllc.engine.observables import Observed
-from fastllc.samplers.metrics import Metrics
 
 __all__ = ["fixed", "variables"]
 
@@ -25,7 +24,7 @@ def variables(
     observables: Mapping[str, Observed],
     *,
     paired: bool,
-    saving: bool,
+    metrics: Sequence[str],
     chains_at_once: int,
 ) -> dict[str, Variable]:
     """Return what a run fills in while it goes on, by path.
@@ -34,8 +33,10 @@ def variables(
     ----------
     axes, schedule, observables
         Of the run.
-    paired, saving : bool
-        Whether baselines and metrics are kept.
+    paired : bool
+        Whether baselines are kept.
+    metrics : sequence of str
+        Which metrics are kept.
     chains_at_once : int
         Of the largest box; chunks are made to hold some 16 MiB at most.
 
@@ -43,7 +44,7 @@ def variables(
     --------
     >>> axes = Axes(None, [{"lr": 0.1}], False, 4)
     >>> schedule = Schedule(0, 10, 1, 1)
-    >>> found = variables(axes, schedule, {}, paired=False, saving=False, chains_at_once=4)
+    >>> found = variables(axes, schedule, {}, paired=False, metrics=(), chains_at_once=4)
     >>> found["steps/loss"].shape
     (4, 10)
     """
@@ -61,9 +62,8 @@ def variables(
     add("steps/loss", "step", schedule.num_steps)
     if paired:
         add("steps/baseline", "step", schedule.num_steps)
-    if saving:
-        for name in Metrics._fields:
-            add(f"metrics/{name}", "draw", schedule.num_draws)
+    for name in metrics:
+        add(f"metrics/{name}", "draw", schedule.num_draws)
     for name, observed in observables.items():
         count = len(range(0, schedule.num_draws, observed.every))
         add(f"observables/{name}/loss", "draw", count, samples=observed.num_samples)
@@ -76,7 +76,7 @@ def fixed(
     observables: Mapping[str, Observed],
     initial: Initial,
     *,
-    saving: bool,
+    metrics: bool,
 ) -> dict[str, xr.Dataset]:
     """Return what is known before the first step, by group."""
     at_checkpoint = ("checkpoint",) if axes.checkpoints is not None else ()
@@ -92,7 +92,7 @@ def fixed(
     root = axes.coords()
     root["init_loss"] = (at_checkpoint, by_checkpoint(np.array(initial.means)))
     found = {"/": root, "steps": xr.Dataset(coords={"step": np.arange(schedule.num_steps)})}
-    if saving:
+    if metrics:
         found["metrics"] = draws(1)
     for name, observed in observables.items():
         group = draws(observed.every).assign_coords(sample=np.arange(observed.num_samples))

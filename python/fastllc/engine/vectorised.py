@@ -13,7 +13,7 @@ from torch.func import vmap
 
 from fastllc.engine.checkpoints import Checkpoints
 from fastllc.engine.functional import Slots
-from fastllc.engine.minibatch import Batch, Minibatch
+from fastllc.engine.minibatch import Batch, Minibatch, unpack
 from fastllc.engine.objective import Objective
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.stack import Blueprint, Stack
@@ -94,6 +94,16 @@ class VectorisedWalkers:
         """Take one native step."""
         return self._stack.step([leaf.grad for leaf in self.leaves], step, active)
 
+    def judge(
+        self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
+    ) -> tuple[NDArray[np.bool_], Tensor]:
+        """Take one native step; tell how probably MALA would have accepted it, [K]."""
+        before = self._stack.point(losses, [leaf.grad for leaf in self.leaves])
+        finite = self.move(step, active)
+        again = self.gradient(minibatches, step)
+        after = self._stack.point(again, [leaf.grad for leaf in self.leaves])
+        return finite, self._stack.acceptance(before, after)
+
     @torch.no_grad()
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each sample, [K, batch]."""
@@ -110,7 +120,7 @@ class VectorisedWalkers:
     def displacements(self) -> Iterator[Tensor]:
         """Yield w - w0 of each parameter, [K, numel]."""
         for leaf, w0 in zip(self.leaves, self._anchors, strict=True):
-            yield (leaf.detach() - w0.index_select(0, self._rows)).flatten(1)
+            yield (leaf.detach() - w0.index_select(0, self._rows)).reshape(len(leaf), -1)
 
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [K] each."""
@@ -133,16 +143,16 @@ class VectorisedWalkers:
         """Return the function from weights and a minibatch to the losses of all chains."""
         if stacked not in self._vectorised:
 
-            def loss(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
+            def loss(tensors: tuple[Tensor, ...], batch: list[Tensor], repack: Any) -> Tensor:
                 with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
-                    found: Tensor = self._objective(batch)
+                    found: Tensor = self._objective(repack(batch))
                 return found
 
             def losses(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
                 with self._slots.filled(self._shared):
-                    found: Tensor = vectorised(tensors, batch)
+                    found: Tensor = vectorised(tensors, *unpack(batch))
                 return found
 
-            vectorised = vmap(loss, in_dims=(0, 0 if stacked else None))
+            vectorised = vmap(loss, in_dims=(0, 0 if stacked else None, None))
             self._vectorised[stacked] = torch.compile(losses) if self._compiled else losses
         return self._vectorised[stacked]

@@ -33,6 +33,14 @@ class Walkers(Protocol):
         Returns whether the weights of each chain are finite, as far as it is known.
         """
 
+    def judge(
+        self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
+    ) -> tuple[NDArray[np.bool_], Tensor]:
+        """Take the step, and tell how probably MALA would have accepted it, [K].
+
+        It takes one more gradient, of the same `minibatches`; `losses` are those before the step.
+        """
+
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each sample where the chains are, [K, batch]."""
 

@@ -18,14 +18,31 @@ from fastllc.samplers.settings import Common, check_range, common_setting
 __all__ = ["BAOAB", "SGHMC", "SGNHT"]
 
 
-def _friction(group: Mapping[str, Any]) -> float:
-    friction = check_range("friction", group["friction"], 0, above=True)
-    if friction > 1:
-        raise ValueError(f"friction must be > 0 and <= 1, got {friction}")
-    return friction
+class Frictional(Sampler):
+    """Base of the samplers whose momentum loses a fixed share, ``friction``, in a step."""
+
+    state_names = ("momentum",)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.01,
+        *,
+        friction: float = 0.1,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(params, {"lr": lr, "friction": friction}, common)
+
+    @classmethod
+    def setting(cls, group: Mapping[str, Any]) -> Setting:
+        """Return the checked settings of a group."""
+        friction = check_range("friction", group["friction"], 0, above=True)
+        if friction > 1:
+            raise ValueError(f"friction must be > 0 and <= 1, got {friction}")
+        return common_setting(group, friction=friction)
 
 
-class SGHMC(Sampler):
+class SGHMC(Frictional):
     r"""Stochastic gradient Hamiltonian Monte Carlo: Langevin dynamics with momentum and friction.
 
     .. math::
@@ -70,22 +87,6 @@ class SGHMC(Sampler):
     """
 
     rule = _core.Rule.sghmc
-    state_names = ("momentum",)
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 0.01,
-        *,
-        friction: float = 0.1,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "friction": friction}, common)
-
-    @classmethod
-    def setting(cls, group: Mapping[str, Any]) -> Setting:
-        """Return the checked settings of a group."""
-        return common_setting(group, friction=_friction(group))
 
     @classmethod
     def scales(cls, setting: Setting) -> tuple[float, float]:
@@ -93,7 +94,7 @@ class SGHMC(Sampler):
         return 0.5 * setting.lr, math.sqrt(setting.friction * setting.lr) * setting.noise_level
 
 
-class BAOAB(Sampler):
+class BAOAB(Frictional):
     r"""Underdamped Langevin dynamics by the BAOAB splitting: no step-size bias on quadratics.
 
     .. math::
@@ -147,22 +148,6 @@ class BAOAB(Sampler):
     """
 
     rule = _core.Rule.baoab
-    state_names = ("momentum",)
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 0.01,
-        *,
-        friction: float = 0.1,
-        **common: Unpack[Common],
-    ) -> None:
-        super().__init__(params, {"lr": lr, "friction": friction}, common)
-
-    @classmethod
-    def setting(cls, group: Mapping[str, Any]) -> Setting:
-        """Return the checked settings of a group."""
-        return common_setting(group, friction=_friction(group))
 
     @classmethod
     def scales(cls, setting: Setting) -> tuple[float, float]:

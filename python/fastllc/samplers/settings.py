@@ -25,7 +25,8 @@ class Common(TypedDict, total=False):
     noise_level : sigma >= 0; other than 1 the samples are not those of the posterior
     bounding_box_size : half the side, > 0, of the box around w0 that weights stay in; None: no box
     mask : boolean tensors, True where a weight is sampled: one for each parameter (or None), or a
-        dict of them by parameter name; of the parameter's shape, or such that they broadcast to it
+        dict of them by parameter name, of which each group takes those of its own parameters; of
+        the parameter's shape, or such that they broadcast to it
     rounding : how bfloat16 and float16 weights are kept. "exact": with what they cannot hold
         beside them (2 and 4 bytes a weight), so that the chain is that of float32. "stochastic":
         rounded at random, without that memory, with noise of its own

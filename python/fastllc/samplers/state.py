@@ -13,7 +13,14 @@ from fastllc.errors import PrecisionWarning, warn
 from fastllc.kernels import Setting, real_dtype
 from fastllc.memory import short
 
-__all__ = ["LOW", "check_rounding", "missing_state", "own_state", "spread_masks"]
+__all__ = [
+    "LOW",
+    "check_mask_names",
+    "check_rounding",
+    "missing_state",
+    "own_state",
+    "spread_masks",
+]
 
 # What is kept beside a low-precision weight, and how far its last bit is below its first.
 LOW = {torch.bfloat16: torch.int16, torch.float16: torch.float32}
@@ -34,8 +41,27 @@ def missing_state(
     }
 
 
-def spread_masks(group: Mapping[str, Any]) -> list[Tensor | None] | None:
+def check_mask_names(masks: Any, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise if masks by name are for parameters that no group has.
+
+    Examples
+    --------
+    >>> check_mask_names({"a": None, "b": None}, [{"param_names": ["a"]}])
+    Traceback (most recent call last):
+    ValueError: mask must name parameters, got ['b']
+    """
+    if isinstance(masks, Mapping):
+        known = {name for group in groups for name in group.get("param_names", ())}
+        unknown = sorted(set(masks) - known, key=str)
+        if unknown:
+            raise ValueError(f"mask must name parameters, got {unknown}")
+
+
+def spread_masks(group: Mapping[str, Any], shared: Any = None) -> list[Tensor | None] | None:
     """Return a group's masks, one for each parameter and of its shape; None if there are none.
+
+    Masks by name must all be for parameters of the group, unless they are those that it `shared`
+    with other groups.
 
     Raises
     ------
@@ -51,9 +77,8 @@ def spread_masks(group: Mapping[str, Any]) -> list[Tensor | None] | None:
     if isinstance(masks, Mapping):
         if "param_names" not in group:
             raise ValueError("mask by name needs named parameters, such as named_parameters()")
-        unknown = sorted(set(masks) - set(group["param_names"]))
-        if unknown:
-            raise ValueError(f"mask must name parameters of its group, got {unknown}")
+        if masks is not shared:
+            check_mask_names(masks, [group])
         masks = [masks.get(name) for name in group["param_names"]]
     if not isinstance(masks, (list, tuple)):
         raise TypeError(
