@@ -51,7 +51,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
     frozen: list[tuple[Tensor, Tensor]] = [(p, p.data) for p in parameters if not p.requires_grad]
-    frozen += [(buffer, buffer.data) for _, _, buffer in buffers if _is_expanded(buffer)]
+    frozen += [(buffer, buffer.data) for _, _, buffer in buffers if is_expanded(buffer)]
 
     def load(weights: Mapping[str, Tensor]) -> None:
         for module, mode in modes:
