@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastllc
-from fastllc import SGHMC, SGNHT, Observable, RMSpropSGLD
+from fastllc import SGHMC, SGNHT, DivergenceWarning, Observable, RMSpropSGLD
 from fastllc.engine import loop, store
 
 __all__ = ["CASES", "in_child", "sample", "zarr"]
@@ -51,7 +52,8 @@ def moved(model):
 def _vectorised(model, data):
     return {
         "checkpoints": {"first": model.state_dict(), "the last": moved(model)},
-        "num_chains": 3,
+        "lr": [50.0, 1e-3],  # the first diverges
+        "num_chains": 2,
         "save_metrics": True,
         "observables": {"probe": Observable(data, num_samples=5, every=3), "all": data},
     }
@@ -68,7 +70,7 @@ CASES = {
     ),
     "train mode": (
         Noisy,
-        lambda m, d: {"num_chains": 2, "engine": "inplace", "observables": {"probe": d}},
+        lambda m, d: {"num_chains": 2, "observables": {"probe": d}},
     ),
     "boxes": (linear, lambda m, d: {"lr": [1e-4, 1e-3], "num_chains": 3, "chunk_size": 2}),
     "loader": (
@@ -100,7 +102,10 @@ def sample(case, **more):
         "progress": False,
     }
     settings |= settings_of(model, data)
-    return fastllc.sample(model, **settings | more)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Dropout|BatchNorm1d is in training mode")
+        warnings.simplefilter("ignore", DivergenceWarning)
+        return fastllc.sample(model, **settings | more)
 
 
 def in_child(case, path, die_at=None, **more):

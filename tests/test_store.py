@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+import fastllc
 from fastllc import SGHMC
 from fastllc.diagnostics import summarize
 from fastllc.engine import loop, store
 from fastllc.estimators.coefficient import llc
+from fastllc.estimators.traces import LEADING
 
 pytest.importorskip("zarr", reason="needs Python 3.11")
 
@@ -65,7 +68,7 @@ def test_killed_at_random_moments_ends_with_the_same_bits(case, tmp_path, thread
     kills, resumed = 0, False
     for _ in range(10 * KILLS):
         child = start(case, path)
-        child.join(rng.uniform(0, duration))
+        child.join(rng.uniform(0, 0.7 * duration))
         child.kill()
         child.join()
         if not (path / "position.pt").exists():
@@ -75,6 +78,7 @@ def test_killed_at_random_moments_ends_with_the_same_bits(case, tmp_path, thread
             resumed |= cases.position(path) != (0, 0)
         else:  # too late
             shutil.rmtree(path)
+            resumed = False
         if kills >= KILLS and resumed:
             break
     else:
@@ -137,7 +141,7 @@ def test_types_in_the_folder(tmp_path):
     assert tree["diverged_at"].dtype == np.int64
     assert tree["init_loss"].dtype == np.float64
     assert tree["steps/loss"].dtype == np.float32
-    assert tree["observables/probe/loss"].dims == ("checkpoint", "chain", "draw", "sample")
+    assert tree["observables/probe/loss"].dims == (*LEADING, "chain", "draw", "sample")
     assert tree["observables/probe/draw"].values.tolist() == [0, 3, 6, 9]
     assert tree.attrs["seed"] == 5
     assert tree.attrs["interrupted"] == 0
@@ -211,6 +215,34 @@ def test_loader_that_does_not_repeat_itself_is_told(tmp_path):
     with pytest.warns(UserWarning, match="does not give the same minibatches again"):
         trace = cases.sample("loader", **settings)
     assert np.isfinite(trace["steps/loss"]).all()
+
+
+class Shaky(nn.Linear):
+    """Random, but by less than what makes baselines useless."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 + 1e-5 * torch.randn(()))
+
+
+@pytest.mark.usefixtures("eager")
+def test_baseline_of_a_random_loss_is_that_of_the_first_start(tmp_path):
+    def run(**settings):
+        torch.manual_seed(0)
+        model, x = Shaky(4, 2), torch.randn(50, 4)
+        data = x, torch.randn(50, 2)
+        torch.seed()
+        return fastllc.sample(
+            model, data, num_draws=20, batch_size=10, engine="inplace", progress=False, **settings
+        )
+
+    path = tmp_path / "store"
+    with pytest.raises(Stop):
+        run(loss_fn=stopped(Stop, 60), seed=None, store=path)
+    assert cases.position(path) > (0, 0)
+    trace = run(loss_fn=cases.squares, seed=None, store=path)
+    whole = run(loss_fn=cases.squares, seed=trace.attrs["seed"])
+    assert "baseline" in trace["steps"]
+    assert trace.identical(whole)
 
 
 def test_seed_of_the_store_is_used_where_none_is_given(tmp_path):

@@ -151,7 +151,7 @@ class Record:
     def append(self, name: str, values: Tensor, active: NDArray[np.bool_]) -> None:
         """Add the values of a series, [K, ...]; NaN for the chains that are lost."""
         if not active.all():
-            values = values.clone()
+            values = values.to(torch.float32, copy=True)  # counts too
             values[torch.from_numpy(~active).to(values.device)] = torch.nan
         self._series[name].append(values)
 
