@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor, nn
 
@@ -55,7 +56,13 @@ def run(
     settings, asked = sampling.settings(batches.num_samples)
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
-    with preserved(model) as load, seeded_rng(seed, device, batches.generators), one_path():
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        preserved(model) as load,
+        seeded_rng(seed, device, batches.generators),
+        one_path(),
+    ):
         load(checkpoints[0])
         with closing(batches.stream([seed])) as stream:
             objective.check(next(stream).batch, list(params.values()))

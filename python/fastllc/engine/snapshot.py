@@ -50,15 +50,17 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
     lent += [buffer for _, _, buffer in buffers if not _is_expanded(buffer)]
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
-    frozen = [(p, p.data) for p in parameters if not p.requires_grad]
+    # Never written, so they need not be copied.
+    fixed: list[tuple[Tensor, Tensor]] = [(p, p.data) for p in parameters if not p.requires_grad]
+    fixed += [(buffer, buffer.data) for _, _, buffer in buffers if _is_expanded(buffer)]
 
     def load(weights: Mapping[str, Tensor]) -> None:
         for module, mode in modes:
             module.training = mode
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for parameter, data in frozen:
-            parameter.data = data
+        for tensor, data in fixed:
+            tensor.data = data
         with torch.no_grad():
             for tensor, data in originals:
                 tensor.data.copy_(data)
@@ -67,7 +69,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
                     continue
                 if id(tensor) in copies:
                     tensor.data.copy_(weights[name])
-                else:  # never written, so it need not be copied
+                else:
                     tensor.data = weights[name].detach()
         for parameter in parameters:
             parameter.grad = None
@@ -80,7 +82,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
             parameter.grad = None
         yield load
     finally:
-        for tensor, data in (*originals, *frozen):
+        for tensor, data in (*originals, *fixed):
             tensor.data = data
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
