@@ -83,8 +83,8 @@ def test_the_model_comes_back_whatever_happens_to_it(error, hows):
                 load(other) if how == "load" else disturb(model, how)
             if error is not None:
                 raise error
-    except (ValueError, KeyboardInterrupt) as raised:
-        assert type(raised) is error
+    except (ValueError, KeyboardInterrupt):
+        assert error is not None
     assert bits(model) == before
 
 
