@@ -4,11 +4,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 import torch
 
 from fastllc import build_info
 from helpers import OWN, SAMPLERS
+
+# Time limits are for machines that do nothing else.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture

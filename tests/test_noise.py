@@ -69,7 +69,7 @@ def test_agrees_with_the_installed_torch_where_it_has_stateless_normals(dtype):
     assert (standard_normal(1001, seed=42, dtype=dtype) - theirs).abs().max() < TOLERANCE[dtype]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numel=st.one_of(st.integers(0, 70), st.integers(200, 700), st.integers(16300, 16500)),
     seed=st.integers(0, 2**64 - 1),

@@ -18,7 +18,7 @@ def draw(shapes, dtype, seed=0):
     return params, [torch.randn(s, generator=generator, dtype=dtype) for s in shapes]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shapes=st.lists(
         st.lists(st.integers(0, 20), max_size=3).map(tuple) | st.just((257, 65)),

@@ -55,7 +55,7 @@ def draw_mask(shape, kind, seed):
     return torch.rand(shape, generator=generator) < share
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     sampler=st.sampled_from(SAMPLERS),
     groups=st.lists(

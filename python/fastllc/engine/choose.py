@@ -185,9 +185,8 @@ def _try(
     batch = minibatch.batch
     if minibatch.stacked:
         batch = map_tensors(lambda tensor: tensor[1], batch)
-    with torch.enable_grad():
-        loss = objective(batch)
-        grads = torch.autograd.grad(loss, params, allow_unused=True)
+    loss = objective(batch)
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
     load(checkpoints[0])
     found = [(loss.detach(), losses[1])]
     for own, leaf in zip(grads, walkers.leaves, strict=True):

@@ -112,42 +112,41 @@ def walk(
     on_cpu = walkers.device.type == "cpu"
     last = time.monotonic()
     pending: list[Tensor] = []
-    with torch.enable_grad():
-        for step in range(start, schedule.num_steps):
-            batches = list(islice(minibatches, schedule.accumulation))
-            losses = walkers.gradient(batches, step).float()
-            if on_cpu:
-                fates.lose(np.isfinite(losses.numpy()), step)
-            else:
-                pending.append(torch.isfinite(losses))
-                if len(pending) == _BLOCK:
-                    _settle(pending, fates, step)
-            draw = schedule.draw(step)
-            if draw is not None:
-                on_draw(losses)
-                for name, observed in observables.items():
-                    if draw % observed.every == 0:
-                        found = observed.losses(walkers.per_sample)
-                        record.append(f"observables/{name}/loss", found, fates.active)
-            if draw is not None and judging:
-                finite, accepted = walkers.judge(batches, step, fates.active, losses)
-                record.append("metrics/mala_acceptance", accepted, fates.active)
-            else:
-                finite = walkers.move(step, fates.active)
-            fates.lose(finite, step)
-            record.append("steps/loss", losses, fates.active)
-            if baseline is not None:
-                means = [baseline(batch) for batch in batches]
-                mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
-                record.append("steps/baseline", mean, fates.active)
-            if not fates.active.any():
-                break
-            if draw is not None and saving:
-                for name, value in walkers.metrics()._asdict().items():
-                    record.append(f"metrics/{name}", value, fates.active)
-            if (now := time.monotonic()) - last > _TICK_SECONDS:
-                last = now
-                on_tick(step + 1)
+    for step in range(start, schedule.num_steps):
+        batches = list(islice(minibatches, schedule.accumulation))
+        losses = walkers.gradient(batches, step).float()
+        if on_cpu:
+            fates.lose(np.isfinite(losses.numpy()), step)
+        else:
+            pending.append(torch.isfinite(losses))
+            if len(pending) == _BLOCK:
+                _settle(pending, fates, step)
+        draw = schedule.draw(step)
+        if draw is not None:
+            on_draw(losses)
+            for name, observed in observables.items():
+                if draw % observed.every == 0:
+                    found = observed.losses(walkers.per_sample)
+                    record.append(f"observables/{name}/loss", found, fates.active)
+        if draw is not None and judging:
+            finite, accepted = walkers.judge(batches, step, fates.active, losses)
+            record.append("metrics/mala_acceptance", accepted, fates.active)
+        else:
+            finite = walkers.move(step, fates.active)
+        fates.lose(finite, step)
+        record.append("steps/loss", losses, fates.active)
+        if baseline is not None:
+            means = [baseline(batch) for batch in batches]
+            mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
+            record.append("steps/baseline", mean, fates.active)
+        if not fates.active.any():
+            break
+        if draw is not None and saving:
+            for name, value in walkers.metrics()._asdict().items():
+                record.append(f"metrics/{name}", value, fates.active)
+        if (now := time.monotonic()) - last > _TICK_SECONDS:
+            last = now
+            on_tick(step + 1)
     _settle(pending, fates, schedule.num_steps - 1)
     finite = np.ones(len(fates.active), np.bool_)
     for distance in walkers.displacements():

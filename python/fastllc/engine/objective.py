@@ -110,8 +110,7 @@ class Objective(nn.Module):
                 "data must yield (inputs, targets) pairs for loss_fn, "
                 f"got {_describe(batch)}; give evaluate(model, batch) instead"
             )
-        with torch.enable_grad():
-            loss = self.losses(batch)
+        loss = self.losses(batch)
         if not isinstance(loss, Tensor):
             raise TypeError(f"{self._name} must return a torch.Tensor, got {type(loss).__name__}")
         samples = count_samples(batch)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor, nn
 
@@ -56,6 +57,8 @@ def run(
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
     with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
         preserved(model) as load,
         seeded_rng(seed, device, batches.generators),
         one_path(),

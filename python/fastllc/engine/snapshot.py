@@ -50,15 +50,16 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
     lent += [buffer for _, _, buffer in buffers if not is_expanded(buffer)]
     originals = [(tensor, tensor.data) for tensor in dict.fromkeys(lent)]
     copies: set[int] = set()
-    frozen: list[tuple[Tensor, Tensor]] = [(p, p.data) for p in parameters if not p.requires_grad]
-    frozen += [(buffer, buffer.data) for _, _, buffer in buffers if is_expanded(buffer)]
+    # Never written, so they need not be copied.
+    fixed: list[tuple[Tensor, Tensor]] = [(p, p.data) for p in parameters if not p.requires_grad]
+    fixed += [(buffer, buffer.data) for _, _, buffer in buffers if is_expanded(buffer)]
 
     def load(weights: Mapping[str, Tensor]) -> None:
         for module, mode in modes:
             module.training = mode
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for tensor, data in frozen:
+        for tensor, data in fixed:
             tensor.data = data
         with torch.no_grad():
             for tensor, data in originals:
@@ -68,7 +69,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
                     continue
                 if id(tensor) in copies:
                     tensor.data.copy_(weights[name])
-                else:  # never written, so it need not be copied
+                else:
                     tensor.data = weights[name].detach()
         for parameter in parameters:
             parameter.grad = None
@@ -81,7 +82,7 @@ def preserved(model: nn.Module) -> Iterator[Callable[[Mapping[str, Tensor]], Non
             parameter.grad = None
         yield load
     finally:
-        for tensor, data in (*originals, *frozen):
+        for tensor, data in (*originals, *fixed):
             tensor.data = data
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
