@@ -9,7 +9,7 @@ import torch
 
 from fastllc import BAOAB, SGHMC, SGLD, SGNHT, AdamSGLD, RMSpropSGLD
 from helpers import OWN, SAMPLERS, make
-from test_bad_input import refuses
+from refusals import refuses
 
 NAN, INF = math.nan, math.inf
 NUMBERS = [

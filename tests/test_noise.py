@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastllc import chain_key, reference, standard_normal
+from refusals import refuses
 
 DTYPES = [torch.float32, torch.float64]
 VECTORS = [
@@ -174,3 +175,45 @@ def test_bad_addresses_are_refused(bad, error, message):
         standard_normal(3, **bad)
     with pytest.raises(ValueError, match="size must not be negative"):
         standard_normal((2, -1), seed=0)
+
+
+BAD_NORMALS = {
+    "negative size": ({"size": -1}, ValueError, "size", "-1"),
+    "negative in a shape": ({"size": (2, -1)}, ValueError, "size", "-1"),
+    "size of float": ({"size": 2.5}, TypeError, "size"),
+    "shape of float": ({"size": (2.5,)}, TypeError, "size"),
+    "size of str": ({"size": "3"}, TypeError, "size"),
+    "no size": ({"size": None}, TypeError, "size"),
+    "negative seed": ({"seed": -1}, ValueError, "seed", "got -1"),
+    "large seed": ({"seed": 2**64}, ValueError, "seed", f"got {2**64}"),
+    "float seed": ({"seed": 1.0}, TypeError, "seed", "got 1.0"),
+    "bool seed": ({"seed": True}, TypeError, "seed", "got True"),
+    "no seed": ({"seed": None}, TypeError, "seed", "got None"),
+    "tensor seed": ({"seed": torch.tensor(1.0)}, TypeError, "seed"),
+    "large step": ({"step": 2**32}, ValueError, "step", f"got {2**32}"),
+    "negative step": ({"step": -1}, ValueError, "step", "got -1"),
+    "float step": ({"step": 0.5}, TypeError, "step", "got 0.5"),
+    "large param": ({"param": 2**24}, ValueError, "param", f"got {2**24}"),
+    "negative param": ({"param": -1}, ValueError, "param", "got -1"),
+    "negative first": ({"first": -1}, ValueError, "first", "got -1"),
+    "large first": ({"first": 2**62}, ValueError, "first", f"got {2**62}"),
+    "half": ({"dtype": torch.half}, TypeError, "dtype", "float16"),
+    "complex": ({"dtype": torch.complex64}, TypeError, "dtype", "complex64"),
+    "python dtype": ({"dtype": float}, TypeError, "dtype", "float"),
+    "unknown device": ({"device": "nonsense"}, RuntimeError, "nonsense"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NORMALS)
+def test_standard_normal_refuses(case):
+    change, error, *words = BAD_NORMALS[case]
+    with refuses(error, *words):
+        standard_normal(**{"size": 3, "seed": 0, **change})
+
+
+def test_integers_of_numpy_and_torch_are_integers():
+    plain = standard_normal((5,), seed=3, step=2, param=1, first=4)
+    odd = standard_normal(
+        np.int64(5), seed=np.uint8(3), step=torch.tensor(2), param=np.int16(1), first=np.uint64(4)
+    )
+    assert torch.equal(plain, odd)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastllc import localization_penalty, localization_penalty_and_grad
+from fastllc import SGLD, localization_penalty, localization_penalty_and_grad
+from refusals import F32, F64, refuses
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -127,3 +128,81 @@ def test_bad_input(params, anchors, strength, error, message):
     for function in (localization_penalty, localization_penalty_and_grad):
         with pytest.raises(error, match=message):
             function(params, anchors, strength)
+
+
+def pair(shape=3, dtype=F32):
+    return torch.zeros(shape, dtype=dtype)
+
+
+BAD_PENALTIES = {
+    "no params": ([], [], 1.0, ValueError, "params", "empty"),
+    "fewer anchors": ([pair(), pair()], [pair()], 1.0, ValueError, "anchors", "2", "got 1"),
+    "more anchors": ([pair()], [pair(), pair()], 1.0, ValueError, "anchors", "1", "got 2"),
+    "shapes": ([pair(3)], [pair(4)], 1.0, ValueError, "anchors[0]", "(3,)", "(4,)"),
+    "shapes that broadcast": (
+        [pair((3, 1))], [pair((1, 3))], 1.0, ValueError, "anchors[0]", "(3, 1)", "(1, 3)",
+    ),
+    "0-d for 1": ([pair(1)], [pair(())], 1.0, ValueError, "anchors[0]", "(1,)", "()"),
+    "dtypes of a pair": (
+        [pair()], [pair(dtype=F64)], 1.0, TypeError, "anchors[0]", "float32", "float64",
+    ),
+    "dtypes of params": (
+        [pair(), pair(dtype=F64)], [pair(), pair(dtype=F64)], 1.0, (TypeError, ValueError),
+        "params[1]", "float32", "float64",
+    ),
+    "half": ([pair().half()], [pair().half()], 1.0, TypeError, "params[0]", "float16"),
+    "integers": ([pair().int()], [pair().int()], 1.0, TypeError, "params[0]", "int32"),
+    "complex": (
+        [pair(dtype=torch.complex64)], [pair(dtype=torch.complex64)], 1.0, TypeError, "params[0]",
+        "complex64",
+    ),
+    "meta": (
+        [pair().to("meta")], [pair().to("meta")], 1.0, TypeError, "params[0]", "meta",
+    ),
+    "devices": ([pair()], [pair().to("meta")], 1.0, ValueError, "anchors[0]", "cpu", "meta"),
+    "sparse": (
+        [torch.eye(2).to_sparse()], [torch.eye(2)], 1.0, TypeError, "params[0]", "sparse_coo",
+    ),
+    "sparse anchor": (
+        [torch.eye(2)], [torch.eye(2).to_sparse()], 1.0, (TypeError, RuntimeError), "anchors[0]",
+        "sparse_coo",
+    ),
+    "expanded": (
+        [pair(1).expand(3)], [pair(3)], 1.0, ValueError, "params[0]", "(0,)",
+    ),
+    "negative": ([pair()], [pair()], -1.0, ValueError, "strength", "got -1.0"),
+    "nan": ([pair()], [pair()], math.nan, ValueError, "strength", "got nan"),
+    "infinite": ([pair()], [pair()], math.inf, ValueError, "strength", "got inf"),
+    "a word": ([pair()], [pair()], "much", TypeError, "strength", "much"),
+    "no strength": ([pair()], [pair()], None, TypeError, "strength", "None"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_PENALTIES)
+@pytest.mark.parametrize("function", [localization_penalty, localization_penalty_and_grad])
+def test_localization_penalty_refuses(case, function):
+    params, anchors, strength, error, *words = BAD_PENALTIES[case]
+    with refuses(error, *words):
+        function(params, anchors, strength)
+
+
+def test_the_penalty_under_a_default_device():
+    """Weights on the CPU stay CPU work, whatever torch.set_default_device says."""
+    w, w0 = torch.ones(3, requires_grad=True), torch.zeros(3)
+    with torch.device("meta"):
+        value = localization_penalty([w], [w0], 2.0)
+        value.backward()
+        both, grads = localization_penalty_and_grad([w], [w0], 2.0)
+    assert value.device == both.device == w.device
+    assert value.item() == both.item() == 3.0
+    assert torch.equal(w.grad, torch.full((3,), 2.0))
+    assert torch.equal(grads[0], w.grad)
+
+
+def test_the_penalty_notices_weights_that_were_changed_since():
+    w = torch.ones(3, requires_grad=True)
+    value = localization_penalty([w], [torch.zeros(3)], 2.0)
+    w.grad = torch.ones(3)
+    SGLD([w], seed=0).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
