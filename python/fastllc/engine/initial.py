@@ -117,10 +117,11 @@ def _per_sample(objective: Objective, full_pass: Iterable[Batch]) -> Tensor | No
     for batch in full_pass:
         try:
             losses = objective(batch, per_sample=True).float()
-            mean = objective(batch).float()
+            mean = objective(batch)
         except REFUSALS:
             return None
-        if losses.ndim != 1 or not torch.allclose(losses.mean(), mean, rtol=1e-3, atol=1e-6):
+        rtol = max(1e-3, torch.finfo(objective.autocast or mean.dtype).eps)
+        if losses.ndim != 1 or not torch.allclose(losses.mean(), mean.float(), rtol, atol=1e-6):
             return None
         found.append(losses)
     losses = torch.cat(found)
