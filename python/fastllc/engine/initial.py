@@ -125,12 +125,13 @@ def _per_sample(objective: Objective, full_pass: Iterable[Batch]) -> Tensor | No
     for batch in full_pass:
         try:
             losses = objective(batch, per_sample=True).float()
-            mean = objective(batch).float()
+            mean = objective(batch)
         except REFUSALS:
             return None
         # Relative to the losses themselves: at a good minimum they are small.
-        apart = (losses.mean() - mean).abs()
-        if losses.ndim != 1 or not apart <= 1e-3 * losses.abs().mean():
+        rtol = max(1e-3, torch.finfo(objective.autocast or mean.dtype).eps)
+        apart = (losses.mean() - mean.float()).abs()
+        if losses.ndim != 1 or not apart <= rtol * losses.abs().mean():
             return None
         found.append(losses)
     losses = torch.cat(found)

@@ -151,8 +151,9 @@ class Record:
     def append(self, name: str, values: Tensor, active: NDArray[np.bool_]) -> None:
         """Add the values of a series, [K, ...]; NaN for the chains that are lost."""
         if not active.all():
-            values = values.to(torch.float32, copy=True)  # counts too
-            values[torch.from_numpy(~active).to(values.device)] = torch.nan
+            kept = torch.from_numpy(active).to(values.device)
+            # Of counts, too, `where` makes numbers that can be NaN.
+            values = torch.where(kept.view(-1, *[1] * (values.ndim - 1)), values, torch.nan)
         self._series[name].append(values)
 
     def flush(self, fates: Fates) -> None:
