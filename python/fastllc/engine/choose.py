@@ -218,5 +218,7 @@ def _unsteady(objective: Objective, batches: Batches) -> str | None:
         batch = next(stream).batch
     first, second = objective(batch), objective(batch)
     return (
-        None if torch.allclose(first, second, rtol=1e-4, equal_nan=True) else "the loss is random"
+        None
+        if torch.allclose(first, second, rtol=1e-4, equal_nan=True)
+        else "the loss differs from call to call"
     )
