@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import xarray as xr
-import zarr
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,7 +16,7 @@ import fastllc
 from fastllc import SGHMC, SGNHT, DivergenceWarning, Observable, RMSpropSGLD
 from fastllc.engine import loop, store
 
-__all__ = ["CASES", "in_child", "sample", "zarr"]
+__all__ = ["CASES", "in_child", "opened", "position", "sample", "squares"]
 
 
 class Noisy(nn.Module):

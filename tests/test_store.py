@@ -98,9 +98,11 @@ def test_killed_while_the_store_is_made(die_at, tmp_path, threads):
     assert child.exitcode == -signal.SIGKILL
     assert path.exists()
     assert not (path / "position.pt").exists()
+    (path / "notes.txt").write_text("mine")
     finish(start("vectorised", path))
     assert cases.opened(path).identical(cases.sample("vectorised"))
     assert not list(path.rglob("*.partial"))
+    assert (path / "notes.txt").read_text() == "mine"
 
 
 def test_complete_store_is_only_read(tmp_path):

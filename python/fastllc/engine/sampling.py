@@ -136,8 +136,12 @@ class Sampling:
     compile : bool, default False
         Whether the vectorised gradient goes through ``torch.compile``, which takes some seconds.
     store : path, optional
-        A folder where everything is kept while it is computed. A run that was interrupted there
-        goes on from where it was saved last; one that is complete is only read.
+        A folder where everything is kept while it is computed, which
+        ``xarray.open_datatree(path, engine="zarr")`` opens at any time. The same call again goes on
+        from where it was saved last, once a second at most, and ends with the bits of a run that
+        was not interrupted; one that is complete is only read. Any other model, data, loss, setting
+        or version is refused. The trace that is returned reads the folder when it is used.
+        Needs ``pip install 'fastllc[store]'``.
     progress : bool, default True
         Whether to show a progress bar.
     """
@@ -334,7 +338,7 @@ def sample(
 
         - ``init_loss`` (checkpoint), ``diverged_at`` (..., chain), -1 for a chain that stayed
           finite; coordinates ``lr``, ``nbeta`` and ``localization``; in the attributes settings,
-          seed, engine, versions and build;
+          seed, engine, versions and build, and ``interrupted``: 1 until the run is complete;
         - ``steps/loss`` (..., chain, step), of the minibatch before each step, NaN from a
           divergence on, and ``steps/baseline``, of the same samples at w*, if paired;
         - ``metrics/...`` (..., chain, draw), if kept, and ``metrics/mala_acceptance``;
@@ -344,7 +348,10 @@ def sample(
     Raises
     ------
     TypeError, ValueError
-        For settings, data or a loss that cannot be sampled, before anything is changed.
+        For settings, data or a loss that cannot be sampled, before anything is changed; for a store
+        of another run, with what differs.
+    OSError
+        If the store cannot be read or written; what was saved there stays.
     DivergenceError
         If no chain stayed finite; its ``trace`` holds what there was.
 

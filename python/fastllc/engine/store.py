@@ -237,16 +237,16 @@ class Store:
         self.about, self.position = about, Position(**_load(self.path / _POSITION))
 
     def _tidy(self) -> None:
-        """Remove what a process that was killed had not finished."""
-        if self.position is None:
-            for entry in self.path.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                elif entry.name != _LOCK:
-                    entry.unlink()
+        """Remove what a process that was killed had not finished, and nothing else."""
         for entry in self.path.rglob("*.partial"):
             if entry.is_file():
                 entry.unlink()
+        if self.position is None:
+            for entry in self.path.iterdir():
+                if (entry / ".zgroup").exists() or (entry / ".zarray").exists():
+                    shutil.rmtree(entry)
+                elif entry.name in (_ABOUT, ".zgroup", ".zattrs", ".zmetadata"):
+                    entry.unlink()
 
     def _compare_machines(self) -> None:
         if self.position is not None and self.about["machine"] != machine():
