@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastllc import checks
 from fastllc.engine.data import Data, open_data
 from fastllc.engine.minibatch import Batch, count_samples, map_tensors
 
@@ -74,13 +75,14 @@ def open_observables(
         raise TypeError(f"observables must be data by name, got {type(given).__name__}")
     found = {}
     for name, value in given.items():
+        if not isinstance(name, str):
+            raise TypeError(f"observables must have names that are strings, got {name!r}")
         if not name or "/" in name:
             raise ValueError(f"observables must have names without '/', got {name!r}")
         observable = value if isinstance(value, Observable) else Observable(value)
-        for key in ("num_samples", "every"):
-            number = getattr(observable, key)
-            if number is not None and not (isinstance(number, int) and number >= 1):
-                raise ValueError(f"observables[{name!r}].{key} must be an int >= 1, got {number!r}")
+        if observable.num_samples is not None:
+            checks.integer(f"observables[{name!r}].num_samples", observable.num_samples, 1)
+        checks.integer(f"observables[{name!r}].every", observable.every, 1)
         found[name] = _read(name, observable, device)
     return found
 
@@ -89,7 +91,11 @@ def _read(name: str, observable: Observable, device: torch.device) -> Observed:
     batches: list[Batch] = []
     total = 0
     wanted = observable.num_samples
-    for batch in open_data(observable.data, None, device).full_pass():
+    try:
+        opened = open_data(observable.data, None, device)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"observables[{name!r}]: {error}") from error
+    for batch in opened.full_pass():
         count = count_samples(batch)
         if count is None:
             raise ValueError(f"observables[{name!r}] must have batches that hold a tensor")
