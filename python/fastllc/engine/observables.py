@@ -76,7 +76,9 @@ def open_observables(
         raise TypeError(f"observables must be data by name, got {type(given).__name__}")
     found = {}
     for name, value in given.items():
-        if not str(name) or "/" in str(name):
+        if not isinstance(name, str):
+            raise TypeError(f"observables must have names that are strings, got {name!r}")
+        if not name or "/" in name:
             raise ValueError(f"observables must have names without '/', got {name!r}")
         label = f"observables[{name!r}]"
         observable = value if isinstance(value, Observable) else Observable(value)
@@ -89,7 +91,7 @@ def open_observables(
             raise type(error)(f"{label}: {error}") from None
         # One order in all runs, whatever their seed.
         with seeded_rng(0, device, source.generators):
-            found[str(name)] = _read(label, source.full_pass(), observable)
+            found[name] = _read(label, source.full_pass(), observable)
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from os import PathLike
+from typing import Any, Literal
 
 import torch
 import xarray as xr
@@ -21,9 +22,6 @@ from fastllc.engine.study import Chain, grid
 from fastllc.mala import check_judged
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.sgld import SGLD
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 __all__ = ["Sampling", "default_nbeta", "sample"]
 
@@ -225,10 +223,14 @@ class Sampling:
             raise ValueError(
                 f"engine must be 'auto', 'vectorised' or 'inplace', got {self.engine!r}"
             )
-        if self.autocast is not None and not isinstance(self.autocast, torch.dtype):
-            raise TypeError(f"autocast must be a torch.dtype or None, got {self.autocast!r}")
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"autocast must be torch.bfloat16, torch.float16 or None, got {self.autocast!r}"
+            )
         if self.mask is not None and not isinstance(self.mask, Mapping):
             raise TypeError(f"mask must be tensors by name, got {type(self.mask).__name__}")
+        if self.store is not None and not isinstance(self.store, (str, PathLike)):
+            raise TypeError(f"store must be a path, got {self.store!r}")
         for name in ("replacement", "shared_batches", "save_metrics", "common_random_numbers"):
             checks.boolean(name, getattr(self, name))
         for name in ("compile", "progress", "save_acceptance"):
