@@ -1,4 +1,4 @@
-"""One step of one tensor, whatever the rule; see csrc/rules.h for the equations."""
+"""One step of one tensor, whatever the rule."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from torch import Tensor
 
 from fastllc._core import Rule
 from fastllc.kernels import Member, Setting, Sketch, real_dtype
-from fastllc.reference.noise import random_words, root, standard_normal
+from fastllc.reference.noise import random_words, standard_normal
 from fastllc.reference.precision import read, write, write_at_random
+from fastllc.reference.rules import MOMENTUM, Moved, follow, spread
 from fastllc.reference.sketch import sketch as sketch_of
 
 __all__ = ["Advance", "advance", "thermostat_change"]
-
-
-MOMENTUM = (Rule.sghmc, Rule.sgnht, Rule.baoab)
 
 
 class Advance(NamedTuple):
@@ -49,18 +47,6 @@ class _Address(TypedDict):
     step: int
     param: int
     first: int
-
-
-class _Moved(NamedTuple):
-    """What a rule returns: the following weights and state, and the components of the step."""
-
-    w: Tensor
-    momentum: Tensor | None
-    square_avg: Tensor | None
-    a: Tensor
-    p: Tensor
-    c: Tensor
-    n: Tensor
 
 
 def advance(
@@ -102,17 +88,12 @@ def advance(
     age = step - member.born
     momentum, square_avg = member.momentum, member.square_avg
     if age == 0 and momentum is not None:
-        spread = _spread(rule, setting)
-        momentum = normal("momentum") * spread if spread else torch.zeros_like(momentum)
+        scale = spread(rule, setting)
+        momentum = normal("momentum") * scale if scale else torch.zeros_like(momentum)
     if age == 0 and square_avg is not None:
         square_avg = torch.full_like(square_avg, setting.start)
 
-    if rule == Rule.sgld:
-        after = _langevin(setting, w, g, d, z)
-    elif rule in MOMENTUM:
-        after = _with_momentum(rule, setting, thermostat, w, g, d, z, momentum)
-    else:
-        after = _preconditioned(rule, setting, age, w, g, d, z, momentum, square_avg)
+    after = follow(rule, setting, age, thermostat, w, g, d, z, momentum, square_avg)
     following, momentum_after, square_avg_after = after[:3]
 
     if w0 is not None and math.isfinite(setting.bounding_box_size):
@@ -167,77 +148,6 @@ def thermostat_change(parts: Iterable[tuple[float, float, int]]) -> float:
     return sum(lr * updated for lr, _, updated in moving) / n * (energy - 1)
 
 
-def _drift(setting: Setting, scale: float, g: Tensor, d: Tensor, w: Tensor) -> Tensor:
-    drift = g * (scale * setting.nbeta)
-    if setting.localization:
-        drift = drift + d * (scale * setting.localization)
-    if setting.weight_decay:
-        drift = drift + w * (scale * setting.weight_decay)
-    return drift
-
-
-def _langevin(setting: Setting, w: Tensor, g: Tensor, d: Tensor, z: Tensor) -> _Moved:
-    drift = _drift(setting, 0.5 * setting.lr, g, d, w)
-    following = (w - drift) + z * (math.sqrt(setting.lr) * setting.noise_level)
-    return _Moved(following, None, None, g, d, w, z)
-
-
-def _preconditioned(
-    rule: Rule,
-    setting: Setting,
-    age: int,
-    w: Tensor,
-    g: Tensor,
-    d: Tensor,
-    z: Tensor,
-    m: Tensor | None,
-    v: Tensor | None,
-) -> _Moved:
-    assert v is not None
-    adapting = age < setting.adapt_steps
-    updates = age + 1 if adapting else int(setting.adapt_steps)
-    if adapting:
-        v = v * setting.alpha + (g * g) * (1 - setting.alpha)
-    correction = _bias_correction(setting.alpha, updates) if setting.corrected else 1.0
-    precondition = 1 / (root(v * correction) + setting.eps)
-    square_root = root(precondition)
-    toward = g
-    if rule == Rule.adam:
-        assert m is not None
-        m = m * setting.beta + g * (1 - setting.beta)
-        toward = m * _bias_correction(setting.beta, age + 1)
-    drift = _drift(setting, 0.5 * setting.lr, toward, d, w)
-    n = square_root * z
-    following = (w - precondition * drift) + n * (math.sqrt(setting.lr) * setting.noise_level)
-    return _Moved(following, m, v, precondition * toward, precondition * d, precondition * w, n)
-
-
-def _with_momentum(
-    rule: Rule,
-    setting: Setting,
-    thermostat: float,
-    w: Tensor,
-    g: Tensor,
-    d: Tensor,
-    z: Tensor,
-    m: Tensor | None,
-) -> _Moved:
-    assert m is not None
-    decay, injected = 1 - setting.friction, setting.friction * setting.lr
-    if rule == Rule.sgnht:
-        decay, injected = 1 - thermostat, injected * 2
-    if rule == Rule.baoab:
-        injected *= 2 - setting.friction
-    drift = _drift(setting, 0.5 * setting.lr if rule == Rule.sghmc else setting.lr, g, d, w)
-    noise = z * (math.sqrt(injected) * setting.noise_level)
-    if rule != Rule.baoab:
-        m = (m * decay - drift) + noise
-        return _Moved(w + m, m, None, g, d, w, z)
-    kicked = m - drift
-    m = kicked * decay + noise
-    return _Moved((w + kicked * 0.5) + m * 0.5, m, None, g, d, w, z)
-
-
 def _sketches(
     rule: Rule,
     member: Member,
@@ -245,7 +155,7 @@ def _sketches(
     sketch: Sketch,
     on: Tensor,
     g: Tensor,
-    after: _Moved,
+    after: Moved,
 ) -> Tensor:
     """Return the sketches of the components with their coefficients."""
     scale = setting.lr if rule in (Rule.sgnht, Rule.baoab) else 0.5 * setting.lr
@@ -273,26 +183,6 @@ def _sketches(
             for factor, x in components
         ]
     )
-
-
-def _spread(rule: Rule, setting: Setting) -> float:
-    """Return the standard deviation of a momentum at the start."""
-    if rule == Rule.adam:
-        return 0.0
-    scale = 0.5 * setting.lr if rule == Rule.sghmc else setting.lr
-    return math.sqrt(scale) * setting.noise_level
-
-
-def _bias_correction(decay: float, n: int) -> float:
-    if n == 0:
-        return 1.0
-    power, square = 1.0, decay
-    while n:
-        if n & 1:
-            power *= square
-        n >>= 1
-        square *= square
-    return 1 / (1 - power)
 
 
 def _moments(
