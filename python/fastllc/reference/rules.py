@@ -28,6 +28,7 @@ class Moved(NamedTuple):
 
     Examples
     --------
+    >>> import torch
     >>> w, g, d, z = torch.ones(4, 1)
     >>> follow(Rule.sgld, Setting(0.1, noise_level=0.0), 0, 0.0, w, g, d, z).a
     tensor([1.])
@@ -75,6 +76,7 @@ def follow(
 
     Examples
     --------
+    >>> import torch
     >>> w, g, d, z = torch.ones(4, 1)
     >>> follow(Rule.sgld, Setting(0.1, noise_level=0.0), 0, 0.0, w, g, d, z).w
     tensor([0.9500])
