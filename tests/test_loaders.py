@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
@@ -98,6 +98,7 @@ OWN_GENERATORS = ("own-generator", "sampler-generator", "batch-sampler")
 
 
 @pytest.mark.parametrize("name", LOADERS)
+@settings(max_examples=25)
 @given(start=st.integers(0, 12), keys=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=2))
 def test_minibatches_are_addressed(name, start, keys):
     """A stream from number k on is one from the start with k left out."""
