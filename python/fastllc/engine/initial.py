@@ -90,15 +90,7 @@ def initial_losses(
         load(checkpoints[index])
         with torch.no_grad():
             for name, observed in observables.items():
-                try:
-                    losses = observed.losses(lambda b: objective(b, per_sample=True))
-                except REFUSALS as error:
-                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                    raise ValueError(
-                        f"observables[{name!r}] must have a loss for each sample, got none by vmap "
-                        f"({reason[:200]}); let the loss return one per sample"
-                    ) from error
-                seen[name].append(losses)
+                seen[name].append(observed.losses(objective.each))
         if given is not None:
             means.append(given)
             continue
