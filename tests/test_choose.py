@@ -250,3 +250,11 @@ def test_a_trial_that_fails_midway_leaves_the_model_alone(name, engine):
         assert now.data_ptr() == address
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in given.model.parameters())
+
+
+def test_metrics_are_refused_of_samplers_that_keep_none():
+    def others(params, *, save_metrics, lr, **settings):
+        return torch.optim.SGD(params, lr=lr)
+
+    with pytest.raises(TypeError, match=r"save_metrics must be False .* got True with SGD"):
+        run(case("mlp"), sampler=others, save_metrics=True)

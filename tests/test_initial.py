@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from engine import losses, run
-from fastllc import llc
+from fastllc import llc, sample
 from fastllc.engine.study import Chain, Study
 from fastllc.engine.tensors import TensorBatches
 from zoo import CASES, Case, N, case, normal, tokens
@@ -193,3 +193,28 @@ def test_a_minimum_that_is_not_finite_is_refused():
     for init_loss in ("paired", "full"):
         with pytest.raises(ValueError, match=r"loss_fn must be finite at the model's own weights"):
             run(made._replace(data=(x, made.data[1])), init_loss=init_loss)
+
+
+@pytest.mark.parametrize("width", [1, 2**18])
+def test_small_batches_are_taken_together_while_that_needs_little_memory(width):
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(0.1))
+
+        def forward(self, x):
+            seen.append(len(x))
+            return (self.w * x[:, :1]).exp().expand(-1, width).sin().mean(1)  # keeps its input
+
+    x = normal(600, 1)
+    fit = {"model": Watched(), "data": (x, x[:, 0]), "loss_fn": lambda o, t: (o - t) ** 2}
+    settings = {"nbeta": 1.0, "num_draws": 1, "num_chains": 2, "progress": False, "seed": 0}
+    one = sample(**fit, **settings, batch_size=1, engine="vectorised")
+    # 64 MiB hold 64 samples that keep a quarter million numbers, and 63 that keep a little more.
+    assert max(seen) == (256 if width == 1 else 63)
+    seen.clear()
+    many = sample(**fit, **settings, batch_size=300, engine="vectorised")
+    assert max(seen) == 300
+    np.testing.assert_allclose(one["init_loss"], many["init_loss"], rtol=1e-5)

@@ -43,8 +43,8 @@ class Batches(Protocol):
     def generators(self) -> tuple[torch.Generator, ...]:
         """Generators of the caller that reading the data advances."""
 
-    def full_pass(self) -> Iterator[Batch]:
-        """Yield every sample once."""
+    def full_pass(self, at_once: int | None = None) -> Iterator[Batch]:
+        """Yield every sample once, `at_once` in a batch where the data do not decide."""
 
     def stream(self, keys: Sequence[int], start: int = 0) -> Generator[Minibatch, None, None]:
         """Yield minibatches without end from number `start`, one for each key at once."""

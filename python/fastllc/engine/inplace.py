@@ -101,8 +101,7 @@ class InPlaceWalkers:
     @torch.no_grad()
     def per_sample(self, batch: Batch) -> Tensor:
         """Return the loss of each sample, [1, batch]."""
-        found: Tensor = self._objective(batch, per_sample=True)
-        return found[None]
+        return self._objective.each(batch)[None]
 
     def displacements(self) -> Iterator[Tensor]:
         """Yield w - w0 of each parameter, [1, numel]."""

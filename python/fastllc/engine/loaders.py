@@ -54,8 +54,8 @@ class LoaderBatches:
         self._full = full
         self._device = device
 
-    def full_pass(self) -> Iterator[Batch]:
-        """Yield the batches of the loader for the full pass."""
+    def full_pass(self, at_once: int | None = None) -> Iterator[Batch]:
+        """Yield the batches of the loader for the full pass, of the size that it gives them."""
         for batch in self._full:
             yield to_device(batch, self._device)
 

@@ -96,6 +96,16 @@ class Objective(nn.Module):
         found: Tensor = torch.func.vmap(single)(*tensors)
         return found
 
+    def each(self, batch: Batch) -> Tensor:
+        """Loss of each sample, [batch]: one after another where vmap refuses the model."""
+        try:
+            found: Tensor = self(batch, per_sample=True)
+        except REFUSALS:
+            tensors, repack = unpack(batch)
+            samples = zip(*(torch.split(tensor, 1) for tensor in tensors), strict=True)
+            found = torch.stack([self(repack(sample)) for sample in samples])
+        return found
+
     def check(self, batch: Batch, params: Sequence[Tensor]) -> None:
         """Refuse a loss that cannot be sampled.
 

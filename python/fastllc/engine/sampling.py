@@ -21,6 +21,7 @@ from fastllc.engine.observables import Observable
 from fastllc.engine.study import Chain, grid
 from fastllc.mala import check_judged
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.sgld import SGLD
 
 __all__ = ["Sampling", "default_nbeta", "sample"]
@@ -297,6 +298,11 @@ class Sampling:
         )
         if self.save_acceptance:
             check_judged(made)
+        if self.save_metrics and not isinstance(made, Sampler):
+            raise TypeError(
+                f"save_metrics must be False for a sampler that keeps none, got True with "
+                f"{type(made).__name__}"
+            )
         return made
 
 

@@ -59,9 +59,10 @@ class TensorBatches:
         self._philox = np.random.Philox(0)
         self._generator = np.random.Generator(self._philox)
 
-    def full_pass(self) -> Iterator[Batch]:
-        """Yield the tensors in slices, in order."""
-        for batch in zip(*(torch.split(t, self.batch_size) for t in self.tensors), strict=True):
+    def full_pass(self, at_once: int | None = None) -> Iterator[Batch]:
+        """Yield the tensors in slices of `at_once` or a minibatch, in order."""
+        size = at_once or self.batch_size
+        for batch in zip(*(torch.split(t, size) for t in self.tensors), strict=True):
             yield to_device(batch, self._device)
 
     def stream(self, keys: Sequence[int], start: int = 0) -> Generator[Minibatch, None, None]:
@@ -86,10 +87,16 @@ class TensorBatches:
         shared = len(set(keys)) == 1
         source = self.tensors[0].device
         epoch, position = divmod(start, self.num_samples // self.batch_size)
+        # The orders of an epoch are the largest thing here: 0.4 GB for 100 chains of 10^6 samples.
+        small = torch.int32 if self.num_samples < 2**31 else torch.int64
+        used = self.num_samples - self.num_samples % self.batch_size
+        orders = torch.empty((1 if shared else len(keys), used), dtype=small, device=source)
         while True:
-            orders = np.stack([self._order(key, epoch) for key in (keys[:1] if shared else keys)])
-            pieces = torch.from_numpy(orders[0] if shared else orders).to(source)
-            for index in torch.split(pieces, self.batch_size, dim=-1)[position:]:
+            for order, key in zip(orders, keys, strict=False):
+                order.copy_(torch.from_numpy(self._order(key, epoch)))
+            pieces = orders[0] if shared else orders
+            for piece in torch.split(pieces, self.batch_size, dim=-1)[position:]:
+                index = piece.long()
                 flat = index.reshape(-1)
                 batch = tuple(
                     t.index_select(0, flat).view(*index.shape, *t.shape[1:]) for t in self.tensors
