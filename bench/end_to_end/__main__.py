@@ -26,6 +26,7 @@ def main(argv: Sequence[str] = ()) -> int:
     parser.add_argument("--quick", action="store_true", help="few steps, proves nothing")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write every number")
     parser.add_argument("--only", choices=PLANS, help="measure one part")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of everything (%(default)s)")
     arguments = parser.parse_args(argv)
     found = {**facts(), "peers": _peers(), "cores_used_by_others": {}, "problems": {}, "rows": []}
     for name, value in {**found["build_info"], **found["machine"], **found["peers"]}.items():
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] = ()) -> int:
         if arguments.quick:
             entries = [entry._replace(target="") for entry in entries]
         before = other_seconds(), perf_counter()
-        rows = measure(problem, entries, 1 if arguments.quick else ROUNDS)
+        rows = measure(problem, entries, 1 if arguments.quick else arguments.rounds)
         others = (other_seconds() - before[0]) / (perf_counter() - before[1])
         warning = f"   ({others:.2f} cores were used by other processes)" if others > 0.05 else ""
         print("", f"{part}: {problem}{warning}", *rows, sep="\n", flush=True)

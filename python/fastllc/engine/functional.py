@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
+from torch._C import _functorch
 
-__all__ = ["Slots"]
+__all__ = ["Slots", "batched"]
+
+# Which loads the decompositions that some operations need under vmap.
+torch.func.vmap(torch.neg)(torch.zeros(1))
+
+
+@contextmanager
+def batched(size: int) -> Iterator[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
+    """Do what `torch.func.vmap` does around a function, without its detours in Python.
+
+    They cost 0.1 of the 0.6 ms that a forward and backward pass of a small model takes.
+
+    Yields
+    ------
+    hide, show : callable
+        Hide the first dimension of a tensor, of the given size, from what is called inside; and
+        show it again.
+
+    Examples
+    --------
+    >>> with batched(2) as (hide, show):
+    ...     found = show(hide(torch.ones(2, 3)).sum())
+    >>> found
+    tensor([3., 3.])
+    """
+    level = _functorch._vmap_increment_nesting(size, "error")
+    try:
+        yield (
+            lambda tensor: _functorch._add_batch_dim(tensor, 0, level),
+            lambda tensor: _functorch._remove_batch_dim(tensor, level, size, 0),
+        )
+    finally:
+        _functorch._vmap_decrement_nesting()
 
 
 class Slots:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from fastllc.engine.checkpoints import Checkpoints
-from fastllc.engine.functional import Slots
-from fastllc.engine.minibatch import Batch, Minibatch, unpack
+from fastllc.engine.functional import Slots, batched
+from fastllc.engine.minibatch import Batch, Minibatch, map_tensors, unpack
 from fastllc.engine.objective import Objective
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.stack import Blueprint, Stack
@@ -76,7 +76,7 @@ class VectorisedWalkers:
         )
         self._tensors = (*self.leaves, *self._own.values())
         self._compiled = compiled
-        self._vectorised: dict[bool, Callable[..., Tensor]] = {}
+        self._compilations: dict[bool, Callable[..., Tensor]] = {}
         self.device = self.leaves[0].device
 
     def gradient(self, minibatches: Sequence[Minibatch], step: int) -> Tensor:
@@ -85,8 +85,9 @@ class VectorisedWalkers:
             leaf.grad = None
         found = []
         for batch, _, stacked in minibatches:
-            losses = self._losses(stacked)(self._tensors, batch)
-            torch.autograd.backward(losses.sum() / len(minibatches), inputs=self.leaves)
+            losses = self._losses(batch, stacked)
+            share = torch.full_like(losses, 1 / len(minibatches))
+            torch.autograd.backward(losses, share, inputs=self.leaves)
             found.append(losses.detach())
         return found[0] if len(found) == 1 else torch.stack(found).mean(0)
 
@@ -139,9 +140,18 @@ class VectorisedWalkers:
             weights.detach().copy_(kept)
         self._stack.load_state_dict(saved["sampler"])
 
-    def _losses(self, stacked: bool) -> Callable[..., Tensor]:
-        """Return the function from weights and a minibatch to the losses of all chains."""
-        if stacked not in self._vectorised:
+    def _losses(self, batch: Batch, stacked: bool) -> Tensor:
+        """Return the loss of every chain on a minibatch, [K]."""
+        if self._compiled:
+            return self._compile(stacked)(self._tensors, batch)
+        with self._slots.filled(self._shared), batched(len(self._rows)) as (hide, show):
+            own = {name: hide(t) for name, t in zip(self._names, self._tensors, strict=True)}
+            with self._slots.filled(own):
+                return show(self._objective(map_tensors(hide, batch) if stacked else batch))
+
+    def _compile(self, stacked: bool) -> Callable[..., Tensor]:
+        """Return the function from weights and a minibatch to the losses, compiled."""
+        if stacked not in self._compilations:
 
             def loss(tensors: tuple[Tensor, ...], batch: list[Tensor], repack: Any) -> Tensor:
                 with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
@@ -154,5 +164,5 @@ class VectorisedWalkers:
                 return found
 
             vectorised = vmap(loss, in_dims=(0, 0 if stacked else None, None))
-            self._vectorised[stacked] = torch.compile(losses) if self._compiled else losses
-        return self._vectorised[stacked]
+            self._compilations[stacked] = torch.compile(losses)
+        return self._compilations[stacked]
