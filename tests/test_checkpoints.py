@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from engine import SHORT, assert_same, losses, run
-from fastllc import BAOAB, SGLD, chain_key, sample
+from fastllc import BAOAB, SGLD, Sampling, chain_key, sample
 from fastllc.engine.checkpoints import Checkpoints, trainable
 from zoo import Case, N, Scaled, Tied, case, normal, tokens
 
@@ -282,3 +282,20 @@ def test_anchors_are_in_plain_order_whatever_the_weights_are_in():
         for name, stacked in found.anchors(rows).items():
             assert stacked.is_contiguous()
             assert all(torch.equal(w0, model.get_parameter(name)) for w0 in stacked)
+
+
+@pytest.mark.parametrize("engine", ["vectorised", "inplace"])
+def test_chains_are_watched_from_their_own_checkpoint(engine):
+    given = case("linear")
+    moved = {k: v + 0.5 for k, v in given.model.state_dict().items()}
+    seen = {}
+
+    def watch(chain, delta):
+        seen.setdefault(chain.checkpoint, []).append(delta.clone())
+
+    Sampling(**SHORT, engine=engine).run(**given.fit, checkpoints=[given.model, moved], watch=watch)
+    for deltas in seen.values():
+        starts = deltas[: SHORT["num_chains"]] if engine == "vectorised" else deltas[:1]
+        assert all((start == 0).all() for start in starts)
+        assert all((delta.abs() < 0.4).all() for delta in deltas)
+    assert len(seen[0]) == len(seen[1]) == SHORT["num_chains"] * SHORT["num_draws"]
