@@ -146,6 +146,7 @@ def walk(
                 record.append(f"metrics/{name}", value, fates.active)
         if (now := time.monotonic()) - last > _TICK_SECONDS:
             last = now
+            _settle(pending, fates, step)
             on_tick(step + 1)
     _settle(pending, fates, schedule.num_steps - 1)
     finite = np.ones(len(fates.active), np.bool_)
