@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -18,20 +17,10 @@ from torch.utils.data import (
 )
 
 from fastllc.engine.loaders import LoaderBatches
+from sources import Squares
 
 CPU = torch.device("cpu")
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-
-class Squares(Dataset):
-    def __init__(self, n=10):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, i):
-        return torch.tensor(float(i)), i
 
 
 class Jittered(Squares):
