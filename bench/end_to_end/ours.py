@@ -59,7 +59,9 @@ def gradient(problem: Problem, steps: int, seed: int) -> Run:
                 each.gradient([batch], step)
         return np.empty(0)
 
-    return timed(gradients)
+    found = timed(gradients)
+    problem.model.zero_grad()
+    return found
 
 
 def _fit(
