@@ -71,17 +71,17 @@ bench-end-to-end: $(VENV)/.extra-bench $(PEERS)/.installed
 
 # sdist, then the wheel from the sdist, then the tests against that wheel as a user has it: a new
 # environment, no source tree, and a PATH without a compiler. Left to `make test` for time: the slow
-# ones and files of Python-side checks.
+# ones and files of Python-side checks; and the benchmark's, which no wheel holds.
 wheel: $(VENV)/.tools
 	rm -rf dist build/user
 	$(PY) -m build --outdir dist .
 	$(PYTHON) -m venv build/user/venv
 	build/user/venv/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
-	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && cp -r tests bench pyproject.toml "$$tmp" && \
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && cp -r tests pyproject.toml "$$tmp" && \
 	    cd "$$tmp" && PATH="$(CURDIR)/build/user/venv/bin" \
 	    "$(CURDIR)/build/user/venv/bin/python" -m pytest $(PYTESTS) -m "not slow" \
-	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_torch_modes.py \
-	    --ignore=tests/test_schedulers.py --ignore=tests/test_divergence.py \
+	    --ignore=tests/test_end_to_end.py --ignore=tests/test_torch_modes.py \
+	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_schedulers.py --ignore=tests/test_divergence.py \
 	    --ignore=tests/test_bad_params.py --ignore=tests/test_bad_shared_settings.py \
 	    --ignore=tests/test_bad_state.py --ignore=tests/test_bad_steps.py
 
