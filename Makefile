@@ -81,7 +81,8 @@ wheel: $(VENV)/.tools
 	    cd "$$tmp" && PATH="$(CURDIR)/build/user/venv/bin" \
 	    "$(CURDIR)/build/user/venv/bin/python" -m pytest $(PYTESTS) -m "not slow" \
 	    --ignore=tests/test_end_to_end.py --ignore=tests/test_torch_modes.py \
-	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_schedulers.py --ignore=tests/test_divergence.py \
+	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_schedulers.py \
+	    --ignore=tests/test_divergence.py \
 	    --ignore=tests/test_bad_params.py --ignore=tests/test_bad_shared_settings.py \
 	    --ignore=tests/test_bad_state.py --ignore=tests/test_bad_steps.py
 
