@@ -24,8 +24,9 @@ FASTLLC_INLINE void words(const noise::RoundKeys<U64>& keys, std::uint64_t high,
 // The normals of a block, by Box-Muller: a radius sqrt(-2 log u) and an angle make an even element
 // (cosine) and the next one (sine). Three short loops rather than a long one: a tile is a chain of
 // some 200 cycles in more instructions than the processor looks ahead, and short bodies let it
-// overlap (1.2x with AVX-512, 1.7x with AVX2).
-template <class P>
+// overlap (1.2x with AVX-512, 1.7x with AVX2). With kAhead the second also asks for what the next
+// block needs.
+template <class P, bool kAhead = false>
 __attribute__((noinline)) void normals(const noise::RoundKeys<U64>& keys, std::uint64_t high,
                                        const Block<P>& b, typename P::Lanes::Scalar* z) {
     using L = typename P::Lanes;
@@ -36,8 +37,11 @@ __attribute__((noinline)) void normals(const noise::RoundKeys<U64>& keys, std::u
     words(keys, high, b, [&](std::int64_t e, const Word(&word)[8]) {
         for (int i = 0; i < 8; ++i) store(z + e + i * n, word[i]);
     });
-    for (auto* pair = start; pair < stop; pair += 2 * n)
+    for (auto* pair = start; pair < stop; pair += 2 * n) {
+        if constexpr (kAhead)
+            if (b.in_place) prefetch<P, 2 * n>(b, pair - z);
         store(pair, L::sqrt(noise::minus_two_log<L>(load<Word>(pair))));
+    }
     for (auto* four = start; four < stop; four += 4 * n) {
         Real x[4];
         for (int i = 0; i < 4; i += 2) {
@@ -129,11 +133,12 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
         sketcher(run, source.param, sketch);
 
     for_each_block<P, !kSketched>(run, [&](const Block<P>& block, auto masked) {
-        if (block.in_place) prefetch(block);
+        if (block.in_place && rule_of_all.noise == 0) prefetch<P, kBlock>(block, 0);
         if constexpr (R::kHasMomentum)
             if (fresh && rule_of_all.spread != 0)
                 normals(keys, high(noise::Stream::momentum), block, block.momentum());
-        if (rule_of_all.noise != 0) normals(keys, high(noise::Stream::proposal), block, noise);
+        if (rule_of_all.noise != 0)
+            normals<P, true>(keys, high(noise::Stream::proposal), block, noise);
         if constexpr (P::kLow)
             if (at_random) rounding_bits(keys, high(noise::Stream::rounding), block, bits);
         // Copies that nothing else can point to stay in registers (1.3x).
