@@ -139,6 +139,7 @@ def walk(
             means = [baseline(batch) for batch in batches]
             mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
             record.append("steps/baseline", mean, fates.active)
+        del batches  # whose memory the next ones take
         if not fates.active.any():
             break
         if draw is not None and saving:

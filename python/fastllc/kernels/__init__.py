@@ -1,6 +1,7 @@
 """The only door to native code: tensors are checked here and packed into its tables."""
 
 from fastllc.kernels.functions import has_kernel, localization_penalty, standard_normal
+from fastllc.kernels.minibatches import Rows, has_rows, order_samples
 from fastllc.kernels.segments import Segments
 from fastllc.kernels.tables import (
     MAX_PARAMS,
@@ -18,12 +19,15 @@ __all__ = [
     "MAX_SKETCH",
     "MAX_STEP",
     "Member",
+    "Rows",
     "Segments",
     "Setting",
     "Sketch",
     "StepSums",
     "has_kernel",
+    "has_rows",
     "localization_penalty",
+    "order_samples",
     "real_dtype",
     "standard_normal",
 ]
