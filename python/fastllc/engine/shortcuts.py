@@ -92,7 +92,9 @@ class Shortcuts(TorchFunctionMode):
             return NotImplemented
 
         def losses(stack: Tensor, targets: Tensor) -> Tensor:
-            return (stack - targets).square().mean(tuple(range(1, stack.ndim)))
+            every = functional.mse_loss(stack, targets, reduction="none")
+            # Not `mean`, which divides every element on the way back: half the time.
+            return every.sum(tuple(range(1, stack.ndim))) / input.numel()
 
         return self._at_once(losses, input, target)
 

@@ -130,6 +130,7 @@ class Stack:
             ]
         ).transpose(2, 0, 1)
         self._keys = np.array(keys, np.uint64)
+        self._steps = np.zeros(len(keys), np.int64)
         self._rows = rows
         self._thermostats = np.array([plan.thermostat for plan in blueprints], np.float64)
         self._members = [
@@ -163,10 +164,11 @@ class Stack:
             self._open(moving, step)
         assert self._segments is not None
         self._segments.bind([grads[i] for i in moving])  # type: ignore[misc]
+        self._steps.fill(step)
         finite = self._segments.step(
             self._settings,
             self._keys,
-            np.full(len(self._keys), step, np.int64),
+            self._steps,
             active=active,
             thermostats=self._thermostats,
             moments=self._saving,
