@@ -1,7 +1,16 @@
 """The only door to native code: tensors are checked here and packed into its tables."""
 
-from fastllc.kernels.functions import has_kernel, localization_penalty, standard_normal
+from fastllc.kernels.chains import UNSTOPPABLE, Chains
+from fastllc.kernels.device import DeviceSegments
+from fastllc.kernels.functions import (
+    has_kernel,
+    localization_penalty,
+    on_device,
+    standard_normal,
+    use_reference,
+)
 from fastllc.kernels.segments import Segments
+from fastllc.kernels.streams import Fetched, send
 from fastllc.kernels.tables import (
     MAX_PARAMS,
     MAX_SKETCH,
@@ -17,6 +26,10 @@ __all__ = [
     "MAX_PARAMS",
     "MAX_SKETCH",
     "MAX_STEP",
+    "UNSTOPPABLE",
+    "Chains",
+    "DeviceSegments",
+    "Fetched",
     "Member",
     "Segments",
     "Setting",
@@ -24,6 +37,9 @@ __all__ = [
     "StepSums",
     "has_kernel",
     "localization_penalty",
+    "on_device",
     "real_dtype",
+    "send",
     "standard_normal",
+    "use_reference",
 ]
