@@ -127,7 +127,6 @@ class Chains:
         """Take note of what the device's rows are now."""
         self._said["step"] = rows["step"].tolist()
         self._said["thermostat"] = rows["thermostat"].tolist()
-        self.captured = False
 
     def _upload(self, name: str, values: NDArray[Any]) -> None:
         streams.upload(self.table[:, _FIELDS.index(name)], values.view(np.int64), name)

@@ -74,7 +74,7 @@ class Remote(Grouped):
         (row,) = Chains.rows(table)
         if row["active"] or self._lost_at is not None:
             return
-        self._flag(counts[0].tolist(), int(row["step"]) - 1)
+        self._flag(counts.tolist()[0], int(row["step"]) - 1)
         step, _ = self._readings.counters(self.param_groups)
         chain.activate(UNSTOPPABLE, [step])
 
