@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fastllc import _core, kernels
+from fastllc.engine import vectorised
 from fastllc.kernels import cuda, functions, streams
 from fastllc.samplers import metrics
 
@@ -124,7 +125,7 @@ def install(monkeypatch, *, posing=True):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     if not posing:
         return device
-    for where in (functions, kernels, metrics):
+    for where in (functions, kernels, metrics, vectorised):
         monkeypatch.setattr(where, "on_device", lambda tensor: tensor.device.type == "cpu")
 
     refuse, plain_zeros = streams._refuse, torch.zeros
@@ -165,13 +166,29 @@ def install(monkeypatch, *, posing=True):
     return device
 
 
+_patience = []
+
+
+def patient(function):
+    """A function that may wait, also inside `no_waiting`."""
+
+    def call(*args, **kwargs):
+        _patience.append(function)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _patience.pop()
+
+    return call
+
+
 @contextlib.contextmanager
 def no_waiting():
     """Raise where the values of a tensor are read, other than those that came to the host."""
 
     def guarded(read):
         def refuse(self, *args, **kwargs):
-            assert getattr(self, "on_host", False), "this waits for the device"
+            assert _patience or getattr(self, "on_host", False), "this waits for the device"
             return read(self, *args, **kwargs)
 
         return refuse

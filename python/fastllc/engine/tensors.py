@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastllc.engine.minibatch import Batch, Minibatch, to_device
+from fastllc.kernels import send
 
 __all__ = ["TensorBatches"]
 
@@ -90,10 +91,11 @@ class TensorBatches:
         # The orders of an epoch are the largest thing here: 0.4 GB for 100 chains of 10^6 samples.
         small = torch.int32 if self.num_samples < 2**31 else torch.int64
         used = self.num_samples - self.num_samples % self.batch_size
-        orders = torch.empty((1 if shared else len(keys), used), dtype=small, device=source)
+        drawn = torch.empty((1 if shared else len(keys), used), dtype=small, device="cpu")
         while True:
-            for order, key in zip(orders, keys, strict=False):
+            for order, key in zip(drawn, keys, strict=False):
                 order.copy_(torch.from_numpy(self._order(key, epoch)))
+            orders = drawn if source.type == "cpu" else send(drawn.numpy(), source)
             pieces = orders[0] if shared else orders
             for piece in torch.split(pieces, self.batch_size, dim=-1)[position:]:
                 index = piece.long()

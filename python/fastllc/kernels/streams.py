@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def capturing() -> bool:
 
 
 def upload(target: Tensor, values: NDArray[np.generic], what: str) -> None:
-    """Copy values to a device in stream order, without waiting for it.
+    """Copy values to a CUDA device in stream order, without waiting for it.
 
     Raises
     ------
@@ -50,8 +51,11 @@ def upload(target: Tensor, values: NDArray[np.generic], what: str) -> None:
 
 
 def send(values: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return values on a device, without waiting for it."""
-    target = torch.empty(values.shape, dtype=torch.from_numpy(values).dtype, device=device)
+    """Return values on a device, without waiting for it if it is a CUDA device."""
+    source = torch.from_numpy(values)
+    if device.type != "cuda":
+        return source.to(device)
+    target = torch.empty(values.shape, dtype=source.dtype, device=device)
     upload(target, values, "values")
     return target
 
@@ -84,6 +88,8 @@ def _refuse(what: str) -> None:
 class Fetched:
     """Copies of tensors on their way to the host, as they are at this point of the stream.
 
+    Those from devices other than CUDA's are there at once.
+
     Parameters
     ----------
     tensors : sequence of Tensor
@@ -96,6 +102,10 @@ class Fetched:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._event: Any = None
+        if tensors[0].device.type != "cuda":
+            self._host = [tensor.detach().cpu() for tensor in tensors]
+            return
         _refuse("a question to it")
         self._host = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
         for host, tensor in zip(self._host, tensors, strict=True):
@@ -105,10 +115,10 @@ class Fetched:
 
     def arrived(self) -> bool:
         """Whether they are there; never waits. Not to be asked while a graph is captured."""
-        found: bool = self._event.query()  # type: ignore[no-untyped-call]
-        return found
+        return self._event is None or bool(self._event.query())
 
     def wait(self) -> list[Tensor]:
         """Return them, on the host; waits for the device where they are not there yet."""
-        self._event.synchronize()
+        if self._event is not None:
+            self._event.synchronize()
         return self._host

@@ -34,6 +34,11 @@ class Remote(Grouped):
         self._fetched: Fetched | None = None
         self._until_look = _STEPS_BW_LOOKS
 
+    @property
+    def chain(self) -> Chains | None:
+        """The row of the chain on its CUDA device; None on others, and before the first step."""
+        return self._plan.chain
+
     def _attend(self, chain: Chains) -> None:
         """Do before a step what is due, without waiting for the device."""
         if chain.captured and self._plan.changed(self.param_groups, self.state):
