@@ -32,10 +32,10 @@ def one_thread(threads: Callable[[int], None]) -> None:
     threads(1)
 
 
-@pytest.fixture
-def device(monkeypatch) -> fake_device.Device:
+@pytest.fixture(params=fake_device.players())
+def device(request, monkeypatch) -> fake_device.Device:
     """Tensors of the CPU that pose as those of a device; see `fake_device`."""
-    yield fake_device.install(monkeypatch)
+    yield fake_device.install(monkeypatch, request.param)
     cuda.load.cache_clear()
 
 

@@ -1,10 +1,15 @@
-"""A device that is none: kernels for CUDA played by the CPU core, over tensors of the CPU.
+"""A device that is none: kernels for CUDA played over tensors of the CPU.
+
+They are played by their emulation where it has been built, and by the CPU core, whose steps they
+must be, with what the device does besides written in Python.
 
 What Python asks of the device is written down, so that tests see what was uploaded and launched.
 """
 
 import contextlib
 import ctypes
+import importlib.util
+import sys
 import types
 
 import numpy as np
@@ -53,7 +58,12 @@ class Device:
             log.clear()
 
 
-def _module(device):
+def players():
+    """Who can play the kernels."""
+    return ["core", *(["emulated"] if importlib.util.find_spec("fastllc._emulated") else [])]
+
+
+def _module(device, player):
     class Step:
         def __init__(self, rule, segments, n_chains, n_groups, index):
             assert type(rule) is int
@@ -61,7 +71,15 @@ def _module(device):
             self.rule, self.segments, self.index = _core.Rule(rule), segments, index
             self.shape = n_groups, n_chains
 
+        def emulated(self, segments):
+            from fastllc import _emulated
+
+            groups, chains = self.shape
+            return _emulated.Step(int(self.rule), segments, chains, groups)
+
         def workspace(self, moments, dim):
+            if player == "emulated":
+                return self.emulated(self.segments).workspace(moments, dim)
             return 64 * (1 + moments) + 8 * dim
 
         def run(self, stream, *arguments):
@@ -75,6 +93,10 @@ def _module(device):
 
         def take(self, segments, chains, settings, nonfinite, moments, sketches, dim, seed, work):
             assert work
+            if player == "emulated":
+                tables = chains, settings, nonfinite, moments, sketches
+                self.emulated(segments).run(len(device.runs), *tables, dim, seed, work)
+                return
             assert (segments["grad"][segments["numel"] > 0] != 0).all()
             (groups, k), s = self.shape, len(segments)
             rows = _at(chains, _core.CHAIN, (k,))
@@ -111,16 +133,17 @@ def _module(device):
     module.RUNTIME, module.ARCHITECTURES, module.COMPILER = 13000, "75 80 90a 120", "nvcc 13.0"
     module.driver = lambda: 13010
     module.Step, module.standard_normal = Step, standard_normal
-    module.localization_penalty, module.localization_workspace = penalty, lambda pairs: 8
+    module.localization_penalty = penalty
+    module.localization_workspace = lambda dtype, pairs: 8
     return module
 
 
-def install(monkeypatch, *, posing=True):
+def install(monkeypatch, player="core", *, posing=True):
     """Let tensors of the CPU pose as those of a device with kernels; return the `Device`."""
     device = Device()
-    module = _module(device)
+    module = _module(device, player)
     cuda.load.cache_clear()
-    monkeypatch.setitem(__import__("sys").modules, "fastllc._cuda", module)
+    monkeypatch.setitem(sys.modules, "fastllc._cuda", module)
     monkeypatch.setattr(cuda, "built", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     if not posing:

@@ -126,7 +126,7 @@ def localization_penalty(
         value = _core.localization_penalty(dtype, pairs, strength, torch.get_num_threads())
         return torch.tensor(value, dtype=torch.float64, device=device)
     module = cuda.load(device)
-    room = max(1, module.localization_workspace(pairs))
+    room = max(1, module.localization_workspace(int(dtype), pairs))
     workspace = torch.zeros(room, dtype=torch.uint8, device=device)
     result = torch.zeros((), dtype=torch.float64, device=device)
     module.localization_penalty(
