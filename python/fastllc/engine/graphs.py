@@ -13,7 +13,7 @@ from fastllc.engine.minibatch import Minibatch, unpack
 __all__ = ["Recorded", "record"]
 
 # Before a capture: libraries make their workspaces, autograd its nodes.
-_WARM_UPS = 3
+_WARM_UPS = 2
 
 
 def record(run: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
@@ -24,15 +24,17 @@ def record(run: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], 
     RuntimeError
         If `run` waits for the device or does what no graph can hold.
     """
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = run()
+    device = run()[0].device
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = run()
     return outputs, graph.replay
 
 

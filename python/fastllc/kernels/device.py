@@ -45,6 +45,8 @@ class DeviceSegments(Checked):
     moments : Tensor, float64, [chain, tensor, moment]; or None
         As in `StepSums`; None before a step has been asked for them.
     sketches : Tensor, float64, [chain, component, bucket]; or None
+    first : tuple
+        The moments, nonfinite and sketches of the first chain, as far as the last step made them.
 
     Raises
     ------
@@ -143,6 +145,11 @@ class DeviceSegments(Checked):
             self._workspace.data_ptr(),
         )
         self._wanted = moments, sketch
+        self.first = (
+            self.moments[0] if moments and self.moments is not None else None,
+            self.nonfinite[0],
+            self.sketches[0] if sketch and self.sketches is not None else None,
+        )
 
     def _hold(self, stream: int) -> None:
         """Keep torch from giving tables away before work on a new stream has read them."""

@@ -85,14 +85,8 @@ def device_step(
         moments=moments,
         sketch=sketch,
     )
-    sums, tables = segments.moments if moments else None, segments.sketches if sketch else None
-    return Outcome(
-        None if sums is None else sums[0],
-        segments.nonfinite[0],
-        True,
-        thermostat,
-        None if tables is None else tables[0],
-    )
+    sums, nonfinite, tables = segments.first
+    return Outcome(sums, nonfinite, True, thermostat, tables)
 
 
 @torch.no_grad()
