@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,7 +77,7 @@ class _Check:
             "cmake.define.CMAKE_CUDA_ARCHITECTURES": self._architecture,
         }
         command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
-        command += ["--no-index", "--quiet", "--target", str(self._site)]
+        command += ["--no-index", "--verbose", "--target", str(self._site)]
         command += [f"--config-settings={name}={value}" for name, value in settings.items()]
         done = self._run("build", [*command, str(ROOT)], 300)
         if done is not None:
@@ -159,20 +160,23 @@ class _Check:
         }
         log = HERE / f"{stage}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with log.open("w") as target:
-                code = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env=settings,
-                    stdout=target,
-                    stderr=subprocess.STDOUT,
-                    timeout=min(limit, left),
-                    check=False,
-                ).returncode
-            state = "passed" if code == 0 else f"exit status {code}"
-        except subprocess.TimeoutExpired:
-            state = "took too long"
+        with log.open("w") as target:
+            # In a session of its own, to end the compilers and tests that it has started too.
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=settings,
+                stdout=target,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(min(limit, left))
+                state = "passed" if code == 0 else f"exit status {code}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                state = "took too long"
         text = log.read_text(errors="replace")
         self.report["stages"][stage] = {
             "state": state,
