@@ -21,7 +21,13 @@ namespace fastllc::noise {
 constexpr int kFormat = 1;
 
 // Uses of noise that must never meet. Numbers are part of the format: add, never renumber.
-enum class Stream : std::uint8_t { proposal = 0, rounding = 1, momentum = 2, sketch = 3 };
+enum class Stream : std::uint8_t {
+    proposal = 0,
+    rounding = 1,
+    momentum = 2,
+    sketch = 3,
+    minibatch = 4
+};
 
 // The high half of the counters of one tensor in one step.
 FASTLLC_INLINE std::uint64_t address(std::uint32_t step, Stream stream, std::uint32_t param) {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "../cpu/dispatch.h"
+#include "../minibatch.h"
 #include "../scalar.h"
 #include "../step.h"
 
@@ -100,6 +101,22 @@ double localization_penalty_(DType dtype, const Table<Pair>& pairs, double stren
     return localization_penalty(dtype, pairs.data(), pairs.size(), strength, threads);
 }
 
+template <class Index>
+void order_samples_(const Table<std::uint64_t>& keys, std::uint32_t epoch, std::int64_t n,
+                    bool replacement, std::uint64_t out, std::int64_t count, int threads) {
+    const py::gil_scoped_release release;
+    order_samples(keys.data(), keys.size(), epoch, n, replacement, reinterpret_cast<Index*>(out),
+                  count, threads);
+}
+
+template <class Index>
+void take_rows_(const Table<Rows>& tensors, std::uint64_t index, std::int64_t n_chains,
+                std::int64_t stride, std::int64_t batch, int threads) {
+    const py::gil_scoped_release release;
+    take_rows(tensors.data(), tensors.size(), reinterpret_cast<const Index*>(index), n_chains,
+              stride, batch, threads);
+}
+
 // The two halves of Box-Muller for an array of random words, for tests of their accuracy.
 template <class L>
 py::tuple box_muller_parts(const Table<typename L::Word>& words) {
@@ -123,6 +140,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                          alpha, eps, start, corrected, adapt_steps, beta, friction);
     PYBIND11_NUMPY_DTYPE(Chain, key, step, active, thermostat, anchor);
     PYBIND11_NUMPY_DTYPE(Pair, w, w0, out, numel);
+    PYBIND11_NUMPY_DTYPE(Rows, source, target, width, item, columns_first);
+    m.attr("ROWS") = py::dtype::of<Rows>();
     m.attr("SEGMENT") = py::dtype::of<Segment>();
     m.attr("SETTING") = py::dtype::of<Setting>();
     m.attr("CHAIN") = py::dtype::of<Chain>();
@@ -164,6 +183,17 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("first"), py::arg("key"), py::arg("step"), py::arg("param"), py::arg("threads"));
     m.def("localization_penalty", &localization_penalty_, py::arg("dtype"), py::arg("pairs"),
           py::arg("strength"), py::arg("threads"));
+    const auto minibatches = [&](const std::string& suffix, auto index) {
+        using Index = decltype(index);
+        m.def(("order_samples_" + suffix).c_str(), &order_samples_<Index>, py::arg("keys"),
+              py::arg("epoch"), py::arg("n"), py::arg("replacement"), py::arg("out"),
+              py::arg("count"), py::arg("threads"));
+        m.def(("take_rows_" + suffix).c_str(), &take_rows_<Index>, py::arg("tensors"),
+              py::arg("index"), py::arg("n_chains"), py::arg("stride"), py::arg("batch"),
+              py::arg("threads"));
+    };
+    minibatches("int32", std::int32_t{});
+    minibatches("int64", std::int64_t{});
     m.def("box_muller_parts_float32", &box_muller_parts<scalar::Single>, py::arg("words"));
     m.def("box_muller_parts_float64", &box_muller_parts<scalar::Double>, py::arg("words"));
 }

@@ -11,6 +11,7 @@ MAX_SKETCH: int
 MOMENTS: tuple[str, ...]
 NOISE_FORMAT: int
 PAIR: np.dtype[np.void]
+ROWS: np.dtype[np.void]
 SEGMENT: np.dtype[np.void]
 SETTING: np.dtype[np.void]
 VERSION: str
@@ -57,4 +58,28 @@ def standard_normal(
     step: int,
     param: int,
     threads: int,
+) -> None: ...
+def order_samples_int32(
+    keys: NDArray[np.uint64],
+    epoch: int,
+    n: int,
+    replacement: bool,
+    out: int,
+    count: int,
+    threads: int,
+) -> None: ...
+def take_rows_int32(
+    tensors: NDArray[np.void], index: int, n_chains: int, stride: int, batch: int, threads: int
+) -> None: ...
+def order_samples_int64(
+    keys: NDArray[np.uint64],
+    epoch: int,
+    n: int,
+    replacement: bool,
+    out: int,
+    count: int,
+    threads: int,
+) -> None: ...
+def take_rows_int64(
+    tensors: NDArray[np.void], index: int, n_chains: int, stride: int, batch: int, threads: int
 ) -> None: ...

@@ -188,7 +188,8 @@ class _Followed(Iterator[Minibatch]):
 
     def __next__(self) -> Minibatch:
         found = next(self._stream)
-        self._last = found.batch
+        if self._told:
+            self._last = found.batch
         return found
 
     def digest(self) -> str | None:

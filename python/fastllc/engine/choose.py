@@ -184,7 +184,7 @@ def _try(
         param.data.copy_(leaf.detach()[1])
     batch = minibatch.batch
     if minibatch.stacked:
-        batch = map_tensors(lambda tensor: tensor[1], batch)
+        batch = map_tensors(lambda tensor: tensor[1].contiguous(), batch)
     loss = objective(batch)
     grads = torch.autograd.grad(loss, params, allow_unused=True)
     load(checkpoints[0])

@@ -46,12 +46,13 @@ class Initial:
         """
         if self.samples is None:
             return None
-        samples = self.samples
+        samples, single = self.samples, len(self.samples) == 1
         offsets = torch.tensor(rows, device=samples.device)[:, None] * samples.shape[1]
 
         def mean(minibatch: Minibatch) -> Tensor:
             assert minibatch.samples is not None
-            return samples.take(minibatch.samples + offsets).mean(1)
+            found = minibatch.samples if single else minibatch.samples + offsets
+            return samples.take(found.view(-1, found.shape[-1])).mean(1)
 
         return mean
 

@@ -143,6 +143,7 @@ def walk(
             means = [baseline(batch) for batch in batches]
             mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
             record.append("steps/baseline", mean, kept)
+        del batches  # whose memory the next ones take
         if not fates.active.any():
             break
         if draw is not None and saving:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -70,12 +69,17 @@ class Objective(nn.Module):
 
     def losses(self, batch: Batch) -> Tensor:
         """Loss as the caller's function returns it: a scalar, or one per sample."""
+        if self.autocast is None:
+            return self._call(batch)
         device = next(self.model.parameters()).device.type
-        with torch.autocast(device, self.autocast) if self.autocast else nullcontext():
-            if not self._pairs:
-                return self._function(self.model, batch)
-            inputs, targets = batch
-            return self._function(_logits(self.model(inputs)), targets)
+        with torch.autocast(device, self.autocast):
+            return self._call(batch)
+
+    def _call(self, batch: Batch) -> Tensor:
+        if not self._pairs:
+            return self._function(self.model, batch)
+        inputs, targets = batch
+        return self._function(_logits(self.model(inputs)), targets)
 
     def forward(self, batch: Batch, *, per_sample: bool = False) -> Tensor:
         """Batch mean of the loss, a scalar; or one loss per sample, [batch].

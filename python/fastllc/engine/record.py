@@ -98,7 +98,10 @@ class Series:
         """Add the values of one time, [K, ...]; they stay on their device until written."""
         if self._buffer.device != values.device:
             self._buffer = self._buffer.to(values.device)
-        self._buffer[:, self._next % self._chunk] = values
+        if values.device.type == "cpu":  # numpy writes a column in 2 us, torch in 10
+            self._buffer.numpy()[:, self._next % self._chunk] = values.numpy()
+        else:
+            self._buffer[:, self._next % self._chunk] = values
         self._next += 1
         if self._next % self._chunk == 0:
             self.flush()

@@ -15,6 +15,7 @@ from fastllc.engine.checkpoints import Checkpoints, Weights, trainable
 from fastllc.engine.choose import choose
 from fastllc.engine.data import Data, open_data
 from fastllc.engine.fingerprint import fingerprint
+from fastllc.engine.heap import keep_freed
 from fastllc.engine.initial import initial_losses
 from fastllc.engine.job import Job
 from fastllc.engine.layout import Axes
@@ -45,6 +46,7 @@ def run(
 ) -> xr.DataTree:
     """Sample; see `fastllc.sample`."""
     sampling.check()
+    keep_freed()
     if watch is not None and sampling.store is not None:
         raise ValueError("store must be None: what is made of weights at draws is not kept in it")
     model, given = _one_model(model, given)

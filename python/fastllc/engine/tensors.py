@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastllc import kernels
 from fastllc.engine.minibatch import Batch, Minibatch, to_device
-from fastllc.kernels import send
+from fastllc.engine.shortcuts import FEW
 
 __all__ = ["TensorBatches"]
-
-_ZEROS = np.zeros(4, np.uint64)
 
 
 class TensorBatches:
@@ -57,8 +56,6 @@ class TensorBatches:
         self.tensors = tensors
         self._device = device
         self._replacement = replacement
-        self._philox = np.random.Philox(0)
-        self._generator = np.random.Generator(self._philox)
 
     def full_pass(self, at_once: int | None = None) -> Iterator[Batch]:
         """Yield the tensors in slices of `at_once` or a minibatch, in order."""
@@ -86,37 +83,43 @@ class TensorBatches:
             while True:
                 yield whole
         shared = len(set(keys)) == 1
+        owners = np.array(keys[:1] if shared else keys, np.uint64)
         source = self.tensors[0].device
+        take = self._taker(stacked=not shared)
         epoch, position = divmod(start, self.num_samples // self.batch_size)
         # The orders of an epoch are the largest thing here: 0.4 GB for 100 chains of 10^6 samples.
         small = torch.int32 if self.num_samples < 2**31 else torch.int64
         used = self.num_samples - self.num_samples % self.batch_size
-        drawn = torch.empty((1 if shared else len(keys), used), dtype=small, device="cpu")
+        orders = torch.empty((len(owners), used), dtype=small)
         while True:
-            for order, key in zip(drawn, keys, strict=False):
-                order.copy_(torch.from_numpy(self._order(key, epoch)))
-            orders = drawn if source.type == "cpu" else send(drawn.numpy(), source)
-            pieces = orders[0] if shared else orders
-            for piece in torch.split(pieces, self.batch_size, dim=-1)[position:]:
-                index = piece.long()
-                flat = index.reshape(-1)
-                batch = tuple(
-                    t.index_select(0, flat).view(*index.shape, *t.shape[1:]) for t in self.tensors
-                )
-                yield Minibatch(to_device(batch, self._device), index, stacked=not shared)
+            kernels.order_samples(
+                owners, epoch, self.num_samples, orders, replacement=self._replacement
+            )
+            there = orders if source.type == "cpu" else kernels.send(orders.numpy(), source)
+            for index in torch.split(there, self.batch_size, dim=1)[position:]:
+                # Nothing here holds a minibatch while it waits: its memory serves the next.
+                yield self._minibatch(take(index), index.long(), shared=shared)
             epoch, position = epoch + 1, 0
 
-    def _order(self, key: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        # A new generator would ask the system for entropy that it does not use: 22 us, not 14.
-        self._philox.state = {
-            "bit_generator": "Philox",
-            "state": {"counter": _ZEROS, "key": np.array([key, epoch], np.uint64)},
-            "buffer": _ZEROS,
-            "buffer_pos": len(_ZEROS),
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
-        used = self.num_samples - self.num_samples % self.batch_size
-        if self._replacement:
-            return self._generator.integers(self.num_samples, size=used)
-        return self._generator.permutation(self.num_samples)[:used]
+    def _minibatch(self, batch: list[Tensor], samples: Tensor, *, shared: bool) -> Minibatch:
+        if shared:
+            batch, samples = [t[0] for t in batch], samples[0]
+        return Minibatch(to_device(tuple(batch), self._device), samples, stacked=not shared)
+
+    def _taker(self, *, stacked: bool) -> Callable[[Tensor], list[Tensor]]:
+        """Return what takes the samples of an index, [K, batch]."""
+        if all(kernels.has_rows(tensor) for tensor in self.tensors):
+            # So that the products of few features find them as they need them.
+            narrow = [
+                stacked and t.ndim == 2 and 1 < t.shape[1] <= FEW and t.element_size() in (4, 8)
+                for t in self.tensors
+            ]
+            return kernels.Rows(self.tensors, narrow).take
+
+        def take(index: Tensor) -> list[Tensor]:
+            return [
+                t.index_select(0, index.reshape(-1).to(t.device)).view(*index.shape, *t.shape[1:])
+                for t in self.tensors
+            ]
+
+        return take

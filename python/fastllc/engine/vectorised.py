@@ -16,6 +16,7 @@ from fastllc.engine.functional import Slots, batched
 from fastllc.engine.graphs import Recorded
 from fastllc.engine.minibatch import Batch, Minibatch, map_tensors, unpack
 from fastllc.engine.objective import Objective
+from fastllc.engine.shortcuts import Shortcuts
 from fastllc.kernels import on_device
 from fastllc.samplers.device_stack import DeviceStack
 from fastllc.samplers.metrics import Metrics
@@ -82,6 +83,7 @@ class VectorisedWalkers:
             keys,
         )
         self._tensors = (*self.leaves, *self._own.values())
+        self._shortcuts: Shortcuts | None = Shortcuts()
         self._compiled = compiled
         self._compilations: dict[bool, Callable[..., Tensor]] = {}
         self.device = self.leaves[0].device
@@ -170,11 +172,18 @@ class VectorisedWalkers:
     def _losses(self, batch: Batch, stacked: bool) -> Tensor:
         """Return the loss of every chain on a minibatch, [K]."""
         if self._compiled:
-            return self._compile(stacked)(self._tensors, batch)
-        with self._slots.filled(self._shared), batched(len(self._rows)) as (hide, show):
+            # Compiled code has no `Shortcuts` to mend what wants rows to be contiguous.
+            rows = map_tensors(lambda tensor: tensor.contiguous(), batch)
+            return self._compile(stacked)(self._tensors, rows)
+        shortcuts, size = self._shortcuts, len(self._rows)
+        with self._slots.filled(self._shared), batched(size, shortcuts) as (hide, show):
             own = {name: hide(t) for name, t in zip(self._names, self._tensors, strict=True)}
             with self._slots.filled(own):
-                return show(self._objective(map_tensors(hide, batch) if stacked else batch))
+                losses = show(self._objective(map_tensors(hide, batch) if stacked else batch))
+        if shortcuts and not shortcuts.met:
+            # Each operation asks for one, a tenth of a step of a model of two weights.
+            self._shortcuts = None
+        return losses
 
     def _compile(self, stacked: bool) -> Callable[..., Tensor]:
         """Return the function from weights and a minibatch to the losses, compiled."""

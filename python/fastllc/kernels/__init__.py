@@ -9,6 +9,7 @@ from fastllc.kernels.functions import (
     standard_normal,
     use_reference,
 )
+from fastllc.kernels.minibatches import Rows, has_rows, order_samples
 from fastllc.kernels.segments import Segments
 from fastllc.kernels.streams import Fetched, send
 from fastllc.kernels.tables import (
@@ -31,13 +32,16 @@ __all__ = [
     "DeviceSegments",
     "Fetched",
     "Member",
+    "Rows",
     "Segments",
     "Setting",
     "Sketch",
     "StepSums",
     "has_kernel",
+    "has_rows",
     "localization_penalty",
     "on_device",
+    "order_samples",
     "real_dtype",
     "send",
     "standard_normal",
