@@ -21,8 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENGINES = pytest.mark.parametrize("engine", ["vectorised", "inplace"])
 DATA = torch.zeros(4, 1), torch.zeros(4)
-# What is done once for many steps; and what is done at each, and may not wait.
-WAITING = [(Series, "flush"), (Watch, "_fetch"), (Watch, "_tell")]
+# What is done once for many steps, and what numpy does for tensors of the CPU; and what is done at
+# each step, and may not wait.
+WAITING = [(Series, "flush"), (Series, "append"), (Watch, "_fetch"), (Watch, "_tell")]
 STEPS = {
     VectorisedWalkers: ("gradient", "move", "alive", "metrics"),
     inplace.InPlaceWalkers: ("move", "alive", "metrics"),
