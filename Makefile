@@ -1,7 +1,7 @@
 # Everything runs in .venv against the installed wheel, never against the source tree: what is
 # tested is what ships. Needs Python, make and a C++ compiler; the rest comes from pip.
 #
-#   make demo | test | check | bench | bench-end-to-end | wheel | format | clean
+#   make demo | test | check | bench | bench-end-to-end | gpu-check | wheel | format | clean
 #   PYTHON=python3.12   the interpreter that .venv is made with (make clean first to change it)
 #   PYTEST_ARGS=...     further arguments for pytest in `make test`
 
@@ -32,7 +32,7 @@ export MPLBACKEND := Agg
 
 INSTALL = $(PY) -m pip install --quiet
 
-.PHONY: demo test check bench bench-end-to-end wheel format clean
+.PHONY: demo test check bench bench-end-to-end gpu-check wheel format clean
 .DELETE_ON_ERROR:
 # The wheel's stamps belong to one environment: nothing is gained from building it twice at once.
 .NOTPARALLEL:
@@ -69,6 +69,11 @@ bench: $(VENV)/.extra-bench
 bench-end-to-end: $(VENV)/.extra-bench $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(PY) -m bench.end_to_end
 
+# On a machine with an NVIDIA GPU, with what is installed there and no network: in none of our
+# environments, but with the PyTorch of $(PYTHON), which knows the GPU.
+gpu-check:
+	PYTHONNOUSERSITE= $(PYTHON) -m bench.gpu.check
+
 # sdist, then the wheel from the sdist, then the tests against that wheel as a user has it: a new
 # environment, no source tree, and a PATH without a compiler. Left to `make test` for time: the slow
 # ones and files of Python-side checks; and the benchmark's, which no wheel holds.
@@ -80,7 +85,8 @@ wheel: $(VENV)/.tools
 	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && cp -r tests pyproject.toml "$$tmp" && \
 	    cd "$$tmp" && PATH="$(CURDIR)/build/user/venv/bin" \
 	    "$(CURDIR)/build/user/venv/bin/python" -m pytest $(PYTESTS) -m "not slow" \
-	    --ignore=tests/test_end_to_end.py --ignore=tests/test_torch_modes.py \
+	    --ignore=tests/test_end_to_end.py --ignore=tests/test_gpu_check.py \
+	    --ignore=tests/test_torch_modes.py \
 	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_schedulers.py \
 	    --ignore=tests/test_divergence.py \
 	    --ignore=tests/test_bad_params.py --ignore=tests/test_bad_shared_settings.py \

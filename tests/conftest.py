@@ -8,7 +8,9 @@ import hypothesis
 import pytest
 import torch
 
+import fake_device
 from fastllc import build_info
+from fastllc.kernels import cuda
 from helpers import OWN, SAMPLERS
 
 # Time limits are for machines that do nothing else.
@@ -28,6 +30,13 @@ def threads() -> Callable[[int], None]:
 def one_thread(threads: Callable[[int], None]) -> None:
     """Two threads of a busy machine wait for each other, over work that is small."""
     threads(1)
+
+
+@pytest.fixture(params=fake_device.players())
+def device(request, monkeypatch) -> fake_device.Device:
+    """Tensors of the CPU that pose as those of a device; see `fake_device`."""
+    yield fake_device.install(monkeypatch, request.param)
+    cuda.load.cache_clear()
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import pytest
 import fastllc.demo
 from fastllc.cli import main
 from fastllc.info import build_info
+from fastllc.kernels import cuda
 
 
 def test_info_prints_every_fact(capsys):
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(build_info())
+    assert [line.split()[0] for line in lines] == [*build_info(), *cuda.facts()]
 
 
 def test_demo_passes_its_options(monkeypatch):

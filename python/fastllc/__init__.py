@@ -13,6 +13,7 @@ from fastllc.estimators.llc import LLCEstimator
 from fastllc.estimators.waic import waic
 from fastllc.estimators.wbic import free_energy, wbic
 from fastllc.info import build_info
+from fastllc.kernels import use_reference
 from fastllc.mala import mala_acceptance
 from fastllc.noise import standard_normal
 from fastllc.penalty import localization_penalty, localization_penalty_and_grad
@@ -56,6 +57,7 @@ __all__ = [
     "sample",
     "standard_normal",
     "summarize",
+    "use_reference",
     "waic",
     "wbic",
 ]

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="fastllc", description="SGLD sampling and the local learning coefficient."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("info", help="print version, instruction set, threads and torch")
+    commands.add_parser("info", help="print version, instruction set, threads, torch and CUDA")
     demo = commands.add_parser("demo", help="estimate the LLC of a small network on digits")
     demo.add_argument("--output", default="trace.png", help="trace plot to write (%(default)s)")
     demo.add_argument("--no-progress", action="store_true", help="hide the progress bars")
@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _info() -> None:
     from fastllc.info import build_info
+    from fastllc.kernels import cuda
 
-    info = build_info()
+    info = {**build_info(), **cuda.facts()}
     width = max(map(len, info))
     for name, value in info.items():
         print(f"{name:<{width}}  {value}")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 from numpy.typing import NDArray
 
 __all__ = ["drift", "ess", "rhat", "standard_error"]
-
-_stats: Any = array_stats  # it ships no types
 
 _MIN_BATCHES = 8
 
@@ -46,7 +44,7 @@ def rhat(draws: NDArray[np.floating]) -> float:
         half = draws.shape[1] // 2
         draws = np.stack([draws[0, :half], draws[0, -half:]]) if half else draws
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(_stats.rhat(draws))
+        return float(_stats().rhat(draws))
 
 
 def ess(draws: NDArray[np.floating], kind: str = "bulk", *, shared: bool = False) -> float:
@@ -80,7 +78,7 @@ def ess(draws: NDArray[np.floating], kind: str = "bulk", *, shared: bool = False
     True
     """
     prob = (0.05, 0.95) if kind == "tail" else None
-    size = float(_stats.ess(draws, method=kind, prob=prob))
+    size = float(_stats().ess(draws, method=kind, prob=prob))
     return min(size, ess(_average(draws), kind)) if shared else size
 
 
@@ -126,7 +124,7 @@ def standard_error(draws: NDArray[np.floating], *, shared: bool = False) -> floa
     # Minibatch noise hides slow motion from the ESS: with 98 % of the variance white and 2 % of
     # correlation time 200 (2000 draws, 1 to 8 chains, simulated) the mean is more than two such
     # errors off in 29-37 % of cases, and in 13-15 % with the larger of the two.
-    by_ess = float(_stats.mcse(draws, method="mean"))
+    by_ess = float(_stats().mcse(draws, method="mean"))
     chains, length = draws.shape
     pieces = -(-_MIN_BATCHES // chains)
     if length < 2 * pieces:
@@ -172,3 +170,11 @@ def drift(draws: NDArray[np.floating], *, shared: bool = False) -> float:
 
 def _average(draws: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(draws.mean(axis=0, keepdims=True))
+
+
+@cache
+def _stats() -> Any:  # it ships no types
+    # Imported where it is needed: half a second, that samplers can do without.
+    from arviz_stats.base.array import array_stats
+
+    return array_stats

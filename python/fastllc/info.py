@@ -8,6 +8,7 @@ import platform
 import torch
 
 from fastllc import _core
+from fastllc.kernels import cuda
 
 __all__ = ["build_info"]
 
@@ -19,7 +20,7 @@ def build_info() -> dict[str, str | int | bool]:
     -------
     dict
         ``version``, ``simd`` (instruction set in use), ``threads``, ``noise_format``, ``cuda``
-        (whether this build has CUDA kernels), ``compiler``, ``python``, ``torch``, ``numpy``,
+        (whether this build has kernels for CUDA), ``compiler``, ``python``, ``torch``, ``numpy``,
         ``machine``.
 
     Examples
@@ -32,7 +33,7 @@ def build_info() -> dict[str, str | int | bool]:
         "simd": _core.isa(),
         "threads": torch.get_num_threads(),
         "noise_format": _core.NOISE_FORMAT,
-        "cuda": False,
+        "cuda": cuda.built(),
         "compiler": _core.COMPILER,
         "python": platform.python_version(),
         "torch": str(torch.__version__),

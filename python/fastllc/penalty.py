@@ -123,7 +123,7 @@ def _evaluate(
         scale,
         [grad if want else None for grad, want in zip(grads, wanted, strict=True)],
     )
-    return torch.tensor(value, dtype=params[0].dtype, device=params[0].device), grads
+    return value.to(params[0].dtype), grads
 
 
 class _Penalty(torch.autograd.Function):
@@ -142,6 +142,10 @@ class _Penalty(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: the kernel would end the graph silently
             scale = ctx.strength * grad_output
             grads = [scale * (w - w0) for w, w0 in zip(params, anchors, strict=True)]
+        elif kernels.on_device(grad_output):  # to read the number would wait for the device
+            _, grads = _evaluate(params, anchors, ctx.strength, wanted)
+            for grad in grads:
+                grad.mul_(grad_output)
         else:
             _, grads = _evaluate(params, anchors, ctx.strength * float(grad_output), wanted)
         masked = [grad if want else None for grad, want in zip(grads, wanted, strict=True)]

@@ -56,6 +56,8 @@ class Workload:
         One for each tensor.
     dtype : torch.dtype
         Of all of them.
+    device : torch.device or str
+        Where they are.
 
     Examples
     --------
@@ -64,12 +66,20 @@ class Workload:
     (9, 2, torch.Size([2, 3]))
     """
 
-    def __init__(self, shapes: Shapes, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.elements = sum(map(math.prod, shapes))
-        self.params = [_normal(shape, i, 0).mul_(0.1).to(dtype) for i, shape in enumerate(shapes)]
+        self._device = device
+        self.params = [
+            self._normal(shape, i, 0).mul_(0.1).to(dtype) for i, shape in enumerate(shapes)
+        ]
         sets = 2 if self.elements <= _ROTATED else 1
         self._gradients = [
-            [_normal(shape, i, 1 + turn).to(dtype) for i, shape in enumerate(shapes)]
+            [self._normal(shape, i, 1 + turn).to(dtype) for i, shape in enumerate(shapes)]
             for turn in range(sets)
         ]
         self._turn = 0
@@ -86,9 +96,9 @@ class Workload:
         """The present gradients."""
         return [p.grad for p in self.params if p.grad is not None]
 
-
-def _normal(shape: tuple[int, ...], param: int, step: int) -> Tensor:
-    return standard_normal(torch.empty(shape), seed=1, param=param, step=step)
+    def _normal(self, shape: tuple[int, ...], param: int, step: int) -> Tensor:
+        room = torch.empty(shape, device=self._device)
+        return standard_normal(room, seed=1, param=param, step=step)
 
 
 def one_shape(elements: int) -> Shapes:

@@ -23,6 +23,7 @@ from fastllc.engine.record import Fates, Record
 from fastllc.engine.store import Position, Store
 from fastllc.engine.study import Box
 from fastllc.engine.variables import fixed, variables
+from fastllc.engine.watch import Watch
 from fastllc.errors import DivergenceWarning, warn
 
 __all__ = ["walk_boxes"]
@@ -105,9 +106,12 @@ def _walk_box(
         fates.lose_at(saved["diverged_at"])
     record = Record(arrays, job.axes.place(box), len(chains), job.written(start))
     followed = _Followed(job, box, start, saved.get("digest"))
+    watch = None if walkers.device.type == "cpu" else Watch(fates, start)
     last = 0
 
     def reach() -> Position:
+        if watch is not None:
+            watch.settle()
         record.flush(fates)
         state = {
             "walkers": walkers.state_dict(),
@@ -131,7 +135,8 @@ def _walk_box(
             progress.see(nbeta * (losses - init_loss))
         if job.watch is not None:
             parts = torch.cat(list(walkers.displacements()), dim=1)
-            for chain, active, delta in zip(chains, fates.active, parts, strict=True):
+            moving = fates.active if watch is None else watch.alive.cpu().numpy()
+            for chain, active, delta in zip(chains, moving, parts, strict=True):
                 if active:
                     job.watch(chain, delta)
 
@@ -150,8 +155,11 @@ def _walk_box(
                 judging=job.sampling.save_acceptance,
                 on_draw=on_draw,
                 on_tick=tick,
+                watch=watch,
             )
         except KeyboardInterrupt:
+            if watch is not None:
+                watch.settle()
             record.flush(fates)
             raise
     record.flush(fates)

@@ -80,6 +80,11 @@ class InPlaceWalkers:
         self._optimizer.step()
         return self._finite()
 
+    def alive(self) -> Tensor | None:
+        """Return whether the device has not stopped the chain, [1]; None if it stops none."""
+        chain = self._optimizer.chain if isinstance(self._optimizer, Sampler) else None
+        return None if chain is None else chain.column("active") > 0
+
     def judge(
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
     ) -> tuple[NDArray[np.bool_], Tensor]:
@@ -96,6 +101,8 @@ class InPlaceWalkers:
         return self._finite(), torch.tensor([probability])
 
     def _finite(self) -> NDArray[np.bool_]:
+        if isinstance(self._optimizer, Sampler) and self._optimizer.chain is not None:
+            return np.ones(1, np.bool_)  # `alive` tells, without waiting
         return np.array([getattr(self._optimizer, "nonfinite_step", None) is None])
 
     @torch.no_grad()

@@ -81,6 +81,7 @@ class Job:
                 [self.choice.blueprints[c.setting] for c in chains],
                 [self.study.key(c) for c in chains],
                 compiled=self.sampling.compile,
+                captured=self.sampling.capture,
             )
         (chain,) = chains
         start = self.checkpoints[chain.checkpoint]

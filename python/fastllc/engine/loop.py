@@ -9,17 +9,17 @@ from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc.engine.minibatch import Minibatch
 from fastllc.engine.observables import Observed
 from fastllc.engine.record import Fates, Record
 from fastllc.engine.walkers import Walkers
+from fastllc.engine.watch import Watch
 
 __all__ = ["Schedule", "walk"]
 
-# Whether losses are finite is asked of a GPU so rarely, since asking waits for it.
-_BLOCK = 100
 _TICK_SECONDS = 0.2
 
 
@@ -79,6 +79,7 @@ def walk(
     judging: bool,
     on_draw: Callable[[Tensor], None],
     on_tick: Callable[[int], None],
+    watch: Watch | None = None,
 ) -> None:
     """Walk chains to the end, or until all are lost.
 
@@ -108,48 +109,51 @@ def walk(
         Called with the losses of each draw, [K], before its step.
     on_tick : callable
         Called now and then, and at the end, with the next step.
+    watch : Watch, optional
+        Keeps `fates` up to date where that would have to wait for a device.
     """
-    on_cpu = walkers.device.type == "cpu"
     last = time.monotonic()
-    pending: list[Tensor] = []
     for step in range(start, schedule.num_steps):
         batches = list(islice(minibatches, schedule.accumulation))
         losses = walkers.gradient(batches, step).float()
-        if on_cpu:
+        if watch is None:
             fates.lose(np.isfinite(losses.numpy()), step)
         else:
-            pending.append(torch.isfinite(losses))
-            if len(pending) == _BLOCK:
-                _settle(pending, fates, step)
+            watch.see(torch.isfinite(losses))
         draw = schedule.draw(step)
         if draw is not None:
             on_draw(losses)
             for name, observed in observables.items():
                 if draw % observed.every == 0:
                     found = observed.losses(walkers.per_sample)
-                    record.append(f"observables/{name}/loss", found, fates.active)
+                    record.append(f"observables/{name}/loss", found, _kept(fates, watch))
         if draw is not None and judging:
             finite, accepted = walkers.judge(batches, step, fates.active, losses)
-            record.append("metrics/mala_acceptance", accepted, fates.active)
+            record.append("metrics/mala_acceptance", accepted, _kept(fates, watch))
         else:
             finite = walkers.move(step, fates.active)
         fates.lose(finite, step)
-        record.append("steps/loss", losses, fates.active)
+        if watch is not None:
+            if (alive := walkers.alive()) is not None:
+                watch.see(alive)
+            watch.count()
+        kept = _kept(fates, watch)
+        record.append("steps/loss", losses, kept)
         if baseline is not None:
             means = [baseline(batch) for batch in batches]
             mean = means[0] if len(means) == 1 else torch.stack(means).mean(0)
-            record.append("steps/baseline", mean, fates.active)
+            record.append("steps/baseline", mean, kept)
         del batches  # whose memory the next ones take
         if not fates.active.any():
             break
         if draw is not None and saving:
             for name, value in walkers.metrics()._asdict().items():
-                record.append(f"metrics/{name}", value, fates.active)
+                record.append(f"metrics/{name}", value, kept)
         if (now := time.monotonic()) - last > _TICK_SECONDS:
             last = now
-            _settle(pending, fates, step)
             on_tick(step + 1)
-    _settle(pending, fates, schedule.num_steps - 1)
+    if watch is not None:
+        watch.settle()
     finite = np.ones(len(fates.active), np.bool_)
     for distance in walkers.displacements():
         finite &= torch.isfinite(distance).all(1).cpu().numpy()
@@ -157,10 +161,6 @@ def walk(
     on_tick(schedule.num_steps)
 
 
-def _settle(pending: list[Tensor], fates: Fates, step: int) -> None:
-    """Stop the chains that had losses that are not finite in the steps up to `step`."""
-    if pending:
-        first = step + 1 - len(pending)
-        for i, finite in enumerate(torch.stack(pending).cpu().numpy()):
-            fates.lose(finite, first + i)
-        pending.clear()
+def _kept(fates: Fates, watch: Watch | None) -> NDArray[np.bool_] | Tensor:
+    """Return which chains' values are kept, where the chains are."""
+    return fates.active if watch is None else watch.alive

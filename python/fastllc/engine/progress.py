@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fastllc.engine.record import Fates
+from fastllc.kernels import Fetched
 
 __all__ = ["Progress"]
 
@@ -32,6 +33,7 @@ class Progress:
         self._lost = 0
         self._total, self._count = 0.0, 0
         self._seen: list[Tensor] = []
+        self._fetched: Fetched | None = None  # on their way from a GPU
         self.shown = shown
         self._bar = tqdm(
             total=num_chains * num_steps,
@@ -60,9 +62,12 @@ class Progress:
         """Count `steps` more of the chains under way."""
         if not self.shown:
             return
-        if self._seen:
-            llcs = torch.stack(self._seen).cpu().numpy()[:, fates.active]
+        if self._seen and self._fetched is None:
+            self._fetched = Fetched([torch.stack(self._seen)])
             self._seen.clear()
+        if self._fetched is not None and self._fetched.arrived():
+            llcs = self._fetched.wait()[0].numpy()[:, fates.active]
+            self._fetched = None
             self._total += float(llcs.sum(dtype=np.float64))
             self._count += llcs.size
         status = {"chains": str(self._num_chains)}

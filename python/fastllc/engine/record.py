@@ -151,10 +151,11 @@ class Record:
             for name, start in written.items()
         }
 
-    def append(self, name: str, values: Tensor, active: NDArray[np.bool_]) -> None:
+    def append(self, name: str, values: Tensor, active: NDArray[np.bool_] | Tensor) -> None:
         """Add the values of a series, [K, ...]; NaN for the chains that are lost."""
-        if not active.all():
-            kept = torch.from_numpy(active).to(values.device)
+        if isinstance(active, Tensor) or not active.all():
+            known = active if isinstance(active, Tensor) else torch.from_numpy(active)
+            kept = known.to(values.device)
             # Of counts, too, `where` makes numbers that can be NaN.
             values = torch.where(kept.view(-1, *[1] * (values.ndim - 1)), values, torch.nan)
         self._series[name].append(values)

@@ -53,6 +53,8 @@ def run(
     checkpoints = Checkpoints(model, given)
     params = trainable(model)
     device = next(iter(params.values())).device
+    if sampling.capture and device.type != "cuda":
+        raise ValueError(f"capture must be False for parameters on {device}, got True")
     batches = open_data(data, sampling.batch_size, device, replacement=sampling.replacement)
     objective = Objective(model, loss_fn, evaluate, sampling.autocast)
     settings, asked = sampling.settings(batches.num_samples)

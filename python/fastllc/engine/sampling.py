@@ -134,6 +134,10 @@ class Sampling:
         How many chains to stack at most. None means as many as fit in 1 GiB.
     compile : bool, default False
         Whether the vectorised gradient goes through ``torch.compile``, which takes some seconds.
+    capture : bool, default False
+        Whether the vectorised gradient is recorded as a CUDA graph and replayed, which saves the
+        time in which Python launches kernels: most of a small model's step on a GPU. The loss must
+        be the same operations at every step. For parameters on CUDA devices alone.
     store : path, optional
         A folder where everything is kept while it is computed, which
         ``xarray.open_datatree(path, engine="zarr")`` opens at any time. The same call again goes on
@@ -171,6 +175,7 @@ class Sampling:
     engine: Literal["auto", "vectorised", "inplace"] = "auto"
     chunk_size: int | None = None
     compile: bool = False
+    capture: bool = False
     store: str | PathLike[str] | None = None
     progress: bool = True
 
@@ -234,7 +239,7 @@ class Sampling:
             raise TypeError(f"store must be a path, got {self.store!r}")
         for name in ("replacement", "shared_batches", "save_metrics", "common_random_numbers"):
             checks.boolean(name, getattr(self, name))
-        for name in ("compile", "progress", "save_acceptance"):
+        for name in ("compile", "capture", "progress", "save_acceptance"):
             checks.boolean(name, getattr(self, name))
 
     @property

@@ -84,6 +84,7 @@ class TensorBatches:
                 yield whole
         shared = len(set(keys)) == 1
         owners = np.array(keys[:1] if shared else keys, np.uint64)
+        source = self.tensors[0].device
         take = self._taker(stacked=not shared)
         epoch, position = divmod(start, self.num_samples // self.batch_size)
         # The orders of an epoch are the largest thing here: 0.4 GB for 100 chains of 10^6 samples.
@@ -94,7 +95,8 @@ class TensorBatches:
             kernels.order_samples(
                 owners, epoch, self.num_samples, orders, replacement=self._replacement
             )
-            for index in torch.split(orders, self.batch_size, dim=1)[position:]:
+            there = orders if source.type == "cpu" else kernels.send(orders.numpy(), source)
+            for index in torch.split(there, self.batch_size, dim=1)[position:]:
                 # Nothing here holds a minibatch while it waits: its memory serves the next.
                 yield self._minibatch(take(index), index.long(), shared=shared)
             epoch, position = epoch + 1, 0

@@ -13,9 +13,12 @@ from torch.func import vmap
 
 from fastllc.engine.checkpoints import Checkpoints
 from fastllc.engine.functional import Slots, batched
+from fastllc.engine.graphs import Recorded
 from fastllc.engine.minibatch import Batch, Minibatch, map_tensors, unpack
 from fastllc.engine.objective import Objective
 from fastllc.engine.shortcuts import Shortcuts
+from fastllc.kernels import on_device
+from fastllc.samplers.device_stack import DeviceStack
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.stack import Blueprint, Stack
 
@@ -45,6 +48,8 @@ class VectorisedWalkers:
         Of the noise.
     compiled : bool
         Whether the forward pass and its gradient go through ``torch.compile``.
+    captured : bool
+        Whether the gradient is recorded as a CUDA graph and replayed.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class VectorisedWalkers:
         keys: Sequence[int],
         *,
         compiled: bool = False,
+        captured: bool = False,
     ) -> None:
         self._objective = objective
         self._slots = Slots(objective.model)
@@ -68,7 +74,8 @@ class VectorisedWalkers:
         self._own = {name: constants[name].index_select(0, index) for name in stacked}
         self._names = (*anchors, *self._own)
         self.leaves = [w0.index_select(0, index).requires_grad_() for w0 in anchors.values()]
-        self._stack = Stack(
+        make = DeviceStack if on_device(self.leaves[0]) else Stack
+        self._stack = make(
             blueprints,
             [leaf.detach() for leaf in self.leaves],
             self._anchors,
@@ -80,9 +87,25 @@ class VectorisedWalkers:
         self._compiled = compiled
         self._compilations: dict[bool, Callable[..., Tensor]] = {}
         self.device = self.leaves[0].device
+        self._recorded = Recorded(self._differentiate) if captured else None
 
     def gradient(self, minibatches: Sequence[Minibatch], step: int) -> Tensor:
         """Compute the gradients of all chains; return their losses, [K]."""
+        if self._recorded is None:
+            return self._backward(minibatches)
+        losses, *grads = self._recorded(minibatches)
+        own = iter(grads)
+        for leaf, has_grad in zip(self.leaves, self._has_grad, strict=True):
+            leaf.grad = next(own) if has_grad else None
+        return losses.clone()  # which the next replay writes over
+
+    def _differentiate(self, minibatches: Sequence[Minibatch]) -> list[Tensor]:
+        """Return the losses, [K], and the gradients of the leaves that have one."""
+        losses = self._backward(minibatches)
+        self._has_grad = [leaf.grad is not None for leaf in self.leaves]
+        return [losses, *(leaf.grad for leaf in self.leaves if leaf.grad is not None)]
+
+    def _backward(self, minibatches: Sequence[Minibatch]) -> Tensor:
         for leaf in self.leaves:
             leaf.grad = None
         found = []
@@ -96,6 +119,10 @@ class VectorisedWalkers:
     def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take one native step."""
         return self._stack.step([leaf.grad for leaf in self.leaves], step, active)
+
+    def alive(self) -> Tensor | None:
+        """Return which chains the device has not stopped, [K]; None where it stops none."""
+        return self._stack.alive() if isinstance(self._stack, DeviceStack) else None
 
     def judge(
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor

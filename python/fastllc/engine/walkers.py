@@ -33,6 +33,9 @@ class Walkers(Protocol):
         Returns whether the weights of each chain are finite, as far as it is known.
         """
 
+    def alive(self) -> Tensor | None:
+        """Return which chains their device has not stopped, [K], there; None if it stops none."""
+
     def judge(
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
     ) -> tuple[NDArray[np.bool_], Tensor]:

@@ -1,4 +1,4 @@
-"""One step of a plan's members, by native code or in plain PyTorch."""
+"""One step of a plan's members: by native code, on a device or here, or in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc import _core, reference
-from fastllc.kernels import Member, Segments, Setting, Sketch
+from fastllc.kernels import DeviceSegments, Member, Segments, Setting, Sketch
 
-__all__ = ["Outcome", "native_step", "reference_step"]
+__all__ = ["Outcome", "device_step", "native_step", "reference_step"]
 
 
 class Outcome(NamedTuple):
-    """What a step says of itself.
+    """What a step says of itself; one on a CUDA device leaves it there, as tensors.
 
     Attributes
     ----------
-    moments : float64, shape [tensor, moment]
+    moments : float64, shape [tensor, moment]; None if a device was not asked for them
     nonfinite : int64, shape [tensor]
     finite : bool
-        Whether all weights are.
+        Whether all weights are, as far as is known.
     thermostat : float
-        After the step.
+        After the step; on a device what it was told last.
     sketches : float64, shape [component, bucket]; None if none were made
     """
 
-    moments: NDArray[np.float64]
-    nonfinite: NDArray[np.int64]
+    moments: NDArray[np.float64] | Tensor | None
+    nonfinite: NDArray[np.int64] | Tensor
     finite: bool
     thermostat: float
-    sketches: NDArray[np.float64] | None
+    sketches: NDArray[np.float64] | Tensor | None
 
 
 def native_step(
@@ -64,6 +64,29 @@ def native_step(
         segments.thermostats[0],
         None if tables is None else tables[0],
     )
+
+
+def device_step(
+    segments: DeviceSegments,
+    settings: Sequence[Setting],
+    key: int,
+    step: int,
+    thermostat: float,
+    *,
+    moments: bool,
+    sketch: Sketch | None,
+) -> Outcome:
+    """Launch a step of one chain with the gradients that are bound."""
+    segments.step(
+        [[setting] for setting in settings],
+        [key],
+        [step],
+        thermostats=[thermostat],
+        moments=moments,
+        sketch=sketch,
+    )
+    sums, nonfinite, tables = segments.first
+    return Outcome(sums, nonfinite, True, thermostat, tables)
 
 
 @torch.no_grad()

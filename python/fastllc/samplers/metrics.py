@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastllc.kernels import Setting
+from fastllc.kernels import Setting, on_device, send
 
 __all__ = ["Metrics", "Part", "metrics_of", "metrics_of_sums"]
 
 
 class Metrics(NamedTuple):
     """Components of the last step; each a 0-d float64 tensor, the last one int64.
+
+    Those of parameters on a CUDA device are there too: nothing has waited for it.
 
     All are sums over the elements that are updated. With b = nbeta, gamma = localization and
     lambda = weight_decay, G the preconditioner (1 without), and s and r the sampler's factors of
@@ -67,13 +69,13 @@ class Part(NamedTuple):
     Attributes
     ----------
     moments : Tensor or array of float64, shape [13], in the order of ``_core.MOMENTS``
-    nonfinite : number of weights that are NaN or infinite
+    nonfinite : number of weights that are NaN or infinite; both on a device if one is
     setting : the settings under which it was summed
     drift, noise : the factors s and r of `Metrics`
     """
 
     moments: Tensor | NDArray[np.float64]
-    nonfinite: int
+    nonfinite: int | np.int64 | Tensor
     setting: Setting
     drift: float
     noise: float
@@ -91,32 +93,40 @@ def metrics_of(parts: Iterable[Part]) -> Metrics:
     parts = list(parts)
     if not parts:
         return metrics_of_sums(np.zeros((0, 13)), np.zeros(0, np.int64), *np.zeros((5, 0)))
-    moments = np.array([np.asarray(part.moments) for part in parts])
     factors = np.array(
         [
             [p.setting.nbeta, p.setting.localization, p.setting.weight_decay, p.drift, p.noise]
             for p in parts
         ]
-    )
-    return metrics_of_sums(moments, np.array([part.nonfinite for part in parts]), *factors.T)
+    ).T
+    first = parts[0].moments
+    if isinstance(first, Tensor) and on_device(first):
+        rows: Any = [part.moments for part in parts]
+        counts: Any = [part.nonfinite for part in parts]
+        return metrics_of_sums(torch.stack(rows), torch.stack(counts), *send(factors, first.device))
+    moments = np.array([np.asarray(part.moments) for part in parts])
+    return metrics_of_sums(moments, np.array([part.nonfinite for part in parts]), *factors)
+
+
+Floats: TypeAlias = "NDArray[np.float64] | Tensor"
 
 
 def metrics_of_sums(
-    moments: NDArray[np.float64],
-    nonfinite: NDArray[np.int64],
-    nbeta: NDArray[np.float64],
-    localization: NDArray[np.float64],
-    weight_decay: NDArray[np.float64],
-    drift: NDArray[np.float64],
-    noise: NDArray[np.float64],
+    moments: Floats,
+    nonfinite: NDArray[np.int64] | Tensor,
+    nbeta: Floats,
+    localization: Floats,
+    weight_decay: Floats,
+    drift: Floats,
+    noise: Floats,
 ) -> Metrics:
     """Put together what was summed over tensors, for many chains at once.
 
     Parameters
     ----------
-    moments : ndarray, shape [..., tensors, 13]
+    moments : ndarray or Tensor, shape [..., tensors, 13]
         In the order of ``_core.MOMENTS``.
-    nonfinite, nbeta, localization, weight_decay, drift, noise : ndarray, shape [..., tensors]
+    nonfinite, nbeta, localization, weight_decay, drift, noise : the same, shape [..., tensors]
         Counts, settings, and the factors s and r of `Metrics`.
 
     Returns
@@ -130,11 +140,15 @@ def metrics_of_sums(
     >>> metrics_of_sums(np.full((1, 13), 4.0), np.zeros(1, int), *[one] * 5).distance
     tensor(2., dtype=torch.float64)
     """
-    aa, pp, nn, ap, an, pn, ww, gg, dd, gd, ac, cn, cc = np.moveaxis(moments, -1, 0)
+    aa, pp, nn, ap, an, pn, ww, gg, dd, gd, ac, cn, cc = (moments[..., i] for i in range(13))
     g, d, w, z = drift * nbeta, drift * localization, drift * weight_decay, noise
-    norms = np.sqrt(
-        np.sum([g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww], axis=-1)
-    )
-    dots = np.sum([g * (d * ap + w * ac), g * z * an, z * (d * pn + w * cn), nbeta * gd], axis=-1)
-    values = torch.from_numpy(np.concatenate([norms[:6], dots[:3], norms[6:], dots[3:]]))
-    return Metrics._make([*values, torch.from_numpy(np.asarray(nonfinite.sum(axis=-1)))])
+    norms = [g * g * aa, g * g * gg, d * d * pp, w * w * cc, z * z * nn, dd, ww]
+    dots = [g * (d * ap + w * ac), g * z * an, z * (d * pn + w * cn), nbeta * gd]
+    xp: Any = torch if isinstance(moments, Tensor) else np
+    roots, sums = xp.sqrt(xp.stack(norms).sum(-1)), xp.stack(dots).sum(-1)
+    values = xp.concatenate([roots[:6], sums[:3], roots[6:], sums[3:]])
+    return Metrics._make([*_tensor(values), _tensor(nonfinite.sum(-1))])
+
+
+def _tensor(values: Any) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))

@@ -229,7 +229,8 @@ class SGNHT(Sampler):
 
     @property
     def thermostat(self) -> float:
-        """The friction xi after the last step."""
+        """The friction xi after the last step; on a CUDA device this waits for it."""
+        self._settle()
         group = self.param_groups[0]
         found: float | None = group["thermostat"]
         return self.setting(group).friction if found is None else found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastllc import _core, kernels, memory
 from fastllc.checks import check_int
-from fastllc.kernels import Member, Segments
+from fastllc.kernels import Chains, DeviceSegments, Member, Segments
 from fastllc.samplers.state import LOW, missing_state, spread_masks
 
 __all__ = ["Plan"]
@@ -32,17 +32,20 @@ class Plan:
     ----------
     members : list of Member
         The parameters that have a gradient, in order.
-    segments : Segments or None
+    segments : Segments, DeviceSegments or None
         Their native tables; None without members and where there is no kernel.
+    chain : Chains or None
+        The row of the chain on its device, which outlives the tables.
     """
 
     def __init__(self, rule: _core.Rule, names: tuple[str, ...]) -> None:
         self._rule, self._names = rule, names
+        self.chain: Chains | None = None
         self._clear()
 
     def _clear(self) -> None:
         self.members: list[Member] = []
-        self.segments: Segments | None = None
+        self.segments: Segments | DeviceSegments | None = None
         self._involved: list[Any] = []
         self._born = 0
         self._fresh: list[dict[str, Any]] | None = None
@@ -61,7 +64,7 @@ class Plan:
             self._clear()
             self._make(groups, state, step)
             if self.members and kernels.has_kernel(self.members[0].w):
-                self.segments = Segments(self.members, self._rule)
+                self.segments = self._open()
         if step < self._born:
             raise ValueError(
                 f"step must be at least {self._born}, in which state of a parameter was born, "
@@ -73,6 +76,20 @@ class Plan:
             for member, grad in zip(self.members, grads, strict=True):
                 memory.check_like(f"params[{member.id}].grad", grad, member.w)
         return grads
+
+    def changed(self, groups: Sequence[Mapping[str, Any]], state: State) -> bool:
+        """Whether the next `bind` will find other tensors to move than the last."""
+        involved, _ = _look(groups, state)
+        known = self._involved
+        return len(involved) != len(known) or not all(map(is_, involved, known))
+
+    def _open(self) -> Segments | DeviceSegments:
+        first = self.members[0].w
+        if not kernels.on_device(first):
+            return Segments(self.members, self._rule)
+        if self.chain is None:
+            self.chain = Chains(1, first.device)
+        return DeviceSegments(self.members, self._rule, self.chain)
 
     def keep(self, groups: Sequence[Mapping[str, Any]], state: State) -> None:
         """Take up what `bind` had to make, into the sampler's state, once nothing can be refused.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.autograd.profiler as profiler
@@ -16,15 +16,12 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from fastllc import _core
 from fastllc.checks import check_number
-from fastllc.errors import DivergenceWarning, warn
-from fastllc.kernels import Member, Setting
-from fastllc.samplers.advance import Outcome, native_step, reference_step
-from fastllc.samplers.groups import Grouped
+from fastllc.kernels import DeviceSegments, Member, Setting
+from fastllc.samplers.advance import Outcome, device_step, native_step, reference_step
 from fastllc.samplers.metrics import Metrics, Part, metrics_of
-from fastllc.samplers.plan import Plan
 from fastllc.samplers.readings import check_same
+from fastllc.samplers.remote import Remote
 from fastllc.samplers.sketches import Sketches, sketches_of
 from fastllc.seeds import draw_key
 
@@ -40,21 +37,17 @@ class _Last(NamedTuple):
     saving: list[bool]
 
 
-class Sampler(Grouped):
+class Sampler(Remote):
     """Base of the samplers: a step, and what it was made of.
 
     A sampler is a rule of csrc/rules.h, the names of its state tensors, and how the settings of a
     group become a row of the table that native code reads.
     """
 
-    rule: ClassVar[_core.Rule]
-    state_names: ClassVar[tuple[str, ...]] = ()  # of the tensors that the rule keeps
-
     _last: _Last | None
 
     def _forget(self, names: Iterable[str]) -> None:
         super()._forget(names)
-        self._plan = Plan(self.rule, self.state_names)
         self._last = None
 
     def step(
@@ -86,7 +79,8 @@ class Sampler(Grouped):
         Warns
         -----
         DivergenceWarning
-            When a weight has become NaN or infinite, at the first step after which it has.
+            When a weight has become NaN or infinite, at the first step after which it has; on CUDA
+            devices some steps later, since nothing waits for them: there the chain has stopped.
         """
         if is_dynamo_compiling():  # elsewhere the detour would cost 0.7 us
             return _untraced_step(self, closure, noise_generator=noise_generator)
@@ -112,6 +106,8 @@ class Sampler(Grouped):
             with torch.enable_grad():
                 loss = closure()
         groups, readings, plan = self.param_groups, self._readings, self._plan
+        if plan.chain is not None:
+            self._attend(plan.chain)
         step, seed = readings.counters(groups)
         readings.read(groups)
         settings, saving, sketch = readings.settings, readings.saving, readings.sketch
@@ -126,7 +122,11 @@ class Sampler(Grouped):
         plan.keep(groups, self.state)
         moments = any(saving)
         self._last = outcome = None
-        if plan.segments is not None:
+        if isinstance(plan.segments, DeviceSegments):
+            outcome = device_step(
+                plan.segments, settings, key, step, thermostat, moments=moments, sketch=sketch
+            )
+        elif plan.segments is not None:
             outcome = native_step(
                 plan.segments, settings, key, step, thermostat, moments=moments, sketch=sketch
             )
@@ -135,6 +135,8 @@ class Sampler(Grouped):
                 self.rule, plan.members, grads, settings, key, step, thermostat, sketch
             )
         readings.write(groups, step + 1, seed)
+        if plan.chain is not None and plan.chain.recorded:  # in a graph, and not taken yet
+            readings.write(groups, step, seed)
         if outcome is None:
             return loss
         if moments or sketch:
@@ -198,35 +200,13 @@ class Sampler(Grouped):
         if self._last is None or not any(self._last.saving):
             raise RuntimeError("get_metrics needs a step with gradients first")
         outcome, members, settings, saving = self._last
+        assert outcome.moments is not None
         return [
-            (m.w, m.group, Part(row, int(count), setting, *self.scales(setting)))
+            (m.w, m.group, Part(row, count, setting, *self.scales(setting)))
             for row, count, m in zip(outcome.moments, outcome.nonfinite, members, strict=True)
             if saving[m.group]
             for setting in [settings[m.group]]
         ]
-
-    @property
-    def nonfinite_step(self) -> int | None:
-        """The step, from 0, after which a weight first was NaN or infinite; None: there is none."""
-        found: int | None = self.param_groups[0].get("nonfinite_step")
-        return found
-
-    def _flag(self, counts: list[int], step: int) -> None:
-        """Tell of non-finite weights, once."""
-        if self.nonfinite_step is not None:
-            return
-        for group in self.param_groups:
-            group["nonfinite_step"] = step
-        where = ", ".join(
-            f"params[{member.id}] ({count} of {member.w.numel()})"
-            for member, count in zip(self._plan.members, counts, strict=True)
-            if count
-        )
-        warn(
-            f"step {step} left NaN or infinite weights in {where}; lower lr or nbeta, or set "
-            "bounding_box_size",
-            DivergenceWarning,
-        )
 
 
 _untraced_step = _disable_dynamo(Sampler.step)

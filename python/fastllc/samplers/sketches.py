@@ -21,6 +21,8 @@ SHARED = ("sketch_dim", "sketch_seed")  # have one value for all groups
 class Sketches(NamedTuple):
     """Count sketches of the components of the last step; each float32, of shape [sketch_dim].
 
+    Those of parameters on a CUDA device are there too: nothing has waited for it.
+
     The components are those of `Metrics`, over all elements that are updated, as one vector each.
     With a sign s(i) = -1 or 1 and a bucket h(i) of every element i, both random and fixed by
     ``sketch_seed``, the sketch of a vector v is
@@ -75,7 +77,7 @@ def check_sketch(group: Mapping[str, Any]) -> Sketch | None:
     return Sketch(int(dim), seed)
 
 
-def sketches_of(tables: NDArray[np.float64]) -> Sketches:
+def sketches_of(tables: NDArray[np.float64] | Tensor) -> Sketches:
     """Return the tables of one chain, shape [5, dim], by name.
 
     Examples
@@ -83,4 +85,5 @@ def sketches_of(tables: NDArray[np.float64]) -> Sketches:
     >>> sketches_of(np.ones((5, 2))).noise
     tensor([1., 1.])
     """
-    return Sketches._make(torch.from_numpy(tables.astype(np.float32)))
+    found = tables if isinstance(tables, Tensor) else torch.from_numpy(tables)
+    return Sketches._make(found.to(torch.float32))

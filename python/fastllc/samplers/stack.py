@@ -239,14 +239,18 @@ class Stack:
         self._segments = None
 
     def _open(self, moving: list[int], step: int) -> None:
-        for i in moving:
-            if self._born[i] is None:
-                self._born[i] = step
-        members = [self._members[i]._replace(born=self._born[i] or 0) for i in moving]
+        members = self._take(moving, step)
         self._segments = Segments(
             members, self._kind.rule, chains=len(self._keys), anchors=self._rows
         )
+
+    def _take(self, moving: list[int], step: int) -> list[Member]:
+        """Return the members that move from this step on, the first time for some."""
+        for i in moving:
+            if self._born[i] is None:
+                self._born[i] = step
         self._moving = moving
+        return [self._members[i]._replace(born=self._born[i] or 0) for i in moving]
 
 
 def _names(member: Member) -> list[str]:
