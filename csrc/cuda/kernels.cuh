@@ -1,0 +1,38 @@
+// Included once for each dtype.
+#pragma once
+
+#include "cta.h"
+#include "kernels.h"
+
+namespace fastllc::cuda {
+namespace {
+
+// The more CTAs on a multiprocessor, the more loads are on their way: as many as there are
+// registers for without spilling any (bench/results/cuda-resources.md).
+template <class P, class R, bool kSums>
+constexpr int kResident =
+    (kSums ? 2 : 4) -
+    (sizeof(typename P::Real) == 8 || (P::kLow && !kSums && R::kHasMomentum && R::kHasSquareAvg));
+
+template <class P, class R, bool kSums>
+__global__ void __launch_bounds__(kThreads, kResident<P, R, kSums>)
+    step_kernel(const __grid_constant__ Arguments a) {
+    __shared__ Shared<P, R, kSums> shared;
+    step_cta<P, R, kSums>(a, blockIdx.x, blockIdx.y, shared);
+}
+
+template <class P>
+void step(const Arguments& a, Grid grid, bool sums, void* stream) {
+    of_family<typename P::Real>(a.rule, [&](auto family) {
+        using R = typename decltype(family)::Type;
+        const dim3 ctas(unsigned(grid.tiles), unsigned(grid.chains));
+        auto* const to = static_cast<cudaStream_t>(stream);
+        if (sums)
+            step_kernel<P, R, true><<<ctas, kThreads, 0, to>>>(a);
+        else
+            step_kernel<P, R, false><<<ctas, kThreads, 0, to>>>(a);
+    });
+}
+
+}  // namespace
+}  // namespace fastllc::cuda
