@@ -1,7 +1,9 @@
 // fastllc._emulated: the kernels of _cuda on the host, for tests; memory is the host's.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <map>
 
 #include "../cuda/emulated.h"
 #include "../cuda/run.h"
@@ -40,7 +42,7 @@ public:
                       pointer<double>(moments),
                       {pointer<double>(sketches), sketch_dim, sketch_seed},
                       workspace},
-                     nullptr);
+                     0, nullptr);
     }
 
 private:
@@ -66,6 +68,25 @@ py::list pack(std::int64_t rule, py::array table, std::int64_t n_chains, std::in
     return launches;
 }
 
+void standard_normal_(std::int64_t dtype, std::uint64_t out, std::int64_t numel, std::int64_t first,
+                     std::uint64_t key, std::uint32_t step, std::uint32_t param) {
+    cuda::standard_normal(static_cast<DType>(dtype), out, numel, first, key, step, param, 0, nullptr);
+}
+
+std::int64_t localization_workspace_(std::int64_t dtype, py::array table) {
+    const Rows<Pair> pairs(std::move(table), "pairs");
+    return cuda::localization_workspace(static_cast<DType>(dtype), pairs.data(), pairs.size());
+}
+
+double localization_penalty_(std::int64_t dtype, py::array table, double strength,
+                            std::uint64_t workspace) {
+    const Rows<Pair> pairs(std::move(table), "pairs");
+    double result = 0;
+    cuda::localization_penalty(static_cast<DType>(dtype), pairs.data(), pairs.size(), strength,
+                               &result, workspace, 0, nullptr);
+    return result;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_emulated, m, py::mod_gil_not_used()) {
@@ -78,6 +99,16 @@ PYBIND11_MODULE(_emulated, m, py::mod_gil_not_used()) {
         .def("run", &Steps::run, py::arg("seed"), py::arg("chains"), py::arg("settings"),
              py::arg("nonfinite"), py::arg("moments"), py::arg("sketches"), py::arg("sketch_dim"),
              py::arg("sketch_seed"), py::arg("workspace"));
+    m.def(
+        "elsewhere", [](const std::map<std::uint64_t, int>& places) {
+            cuda::emulated::elsewhere = places;
+        },
+        py::arg("places"));
     m.def("pack", &pack, py::arg("rule"), py::arg("segments"), py::arg("n_chains"),
           py::arg("n_groups"), py::arg("sums"));
+    m.def("standard_normal", &standard_normal_, py::arg("dtype"), py::arg("out"), py::arg("numel"),
+          py::arg("first"), py::arg("key"), py::arg("step"), py::arg("param"));
+    m.def("localization_workspace", &localization_workspace_, py::arg("dtype"), py::arg("pairs"));
+    m.def("localization_penalty", &localization_penalty_, py::arg("dtype"), py::arg("pairs"),
+          py::arg("strength"), py::arg("workspace"));
 }

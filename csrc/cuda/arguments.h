@@ -42,6 +42,19 @@ struct Workspace {
     Entry* table;                          // the entries of a launch of which there are too many
 };
 
+// Whose tables the tiles of a launch are sketched into: [chain][strip of the step][kComponents]
+// [dim + kRow - 1], of which this launch has n from number `first`.
+struct Strips {
+    double* tables;
+    std::int64_t first, n, all;
+};
+
+// strength/2 sum ||w - w0||^2 goes to result, and strength (w - w0) to `momentum` of its segments.
+struct Penalty {
+    double strength;
+    double* result;
+};
+
 // As many as fit into 4 KiB with the rest, which every driver takes and launches fast.
 constexpr int kInline = 23;
 
@@ -55,13 +68,15 @@ struct Arguments {
     const Setting* settings;  // [group][chain]
     double* moments;          // or null
     Sketches sketches;
+    Strips strips;
+    Penalty penalty;
     std::int64_t* nonfinite;
     Workspace workspace;
     Entry entries[kInline];
 };
 static_assert(sizeof(Entry) == 160 && sizeof(Arguments) <= 4096);
 
-// Beside the step: entries on their way to the workspace, as many as a kernel's arguments hold.
+// Entries on their way to the workspace, as many as a kernel's arguments hold.
 constexpr int kPlaced = 200;
 struct Placing {
     Entry* table;
@@ -69,5 +84,15 @@ struct Placing {
     Entry entries[kPlaced];
 };
 static_assert(sizeof(Placing) <= 32764);
+
+// Standard normals for a tensor.
+struct Filling {
+    std::uint64_t out;
+    std::int64_t numel, first;
+    std::uint64_t key;
+    std::uint32_t step, param;
+    std::int64_t tile;
+    bool aligned;
+};
 
 }  // namespace fastllc::cuda

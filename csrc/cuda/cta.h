@@ -20,18 +20,28 @@ struct Shared {
     std::uint32_t any;
 };
 
-// The units of a thread, by `next(i)`, number from `from` by `by` below `to`. The loads of the next
-// unit are on their way while this one is updated.
+// The units next(i) of a thread, for i from `from` by `by` below `to`. Sums leave registers for few
+// threads: to have enough loads on their way, those of the next unit start before one is updated.
+// (Rules with mean squares load more, and their sums leave no registers for it.)
 template <class P, bool kSums, class Task, class Next>
-FASTLLC_INLINE void visit(const Task& shared, const Workspace& workspace, int from, int to, int by,
+FASTLLC_INLINE void visit(const Task& task, const Workspace& workspace, int from, int to, int by,
                           LaneSums<typename P::Lanes>& sums, Next next) {
     constexpr int n = P::Lanes::kPerCounter;
-    const Task& task = shared;
     int nonfinite = 0;
-    for (int i = from; i < to; i += by) {
-        const int at = next(i) * n;
-        Inputs<P> in(task, at);
-        if (in.on) nonfinite += update<P, kSums>(task, at, in, sums);
+    if constexpr (kSums && !decltype(task.rule)::kHasSquareAvg) {
+        Inputs<P> ahead;
+        if (from < to) ahead.read(task, next(from) * n);
+        for (int i = from; i < to; i += by) {
+            Inputs<P> in = ahead;
+            if (i + by < to) ahead.read(task, next(i + by) * n);
+            if (in.on) nonfinite += update<P, kSums>(task, next(i) * n, in, sums);
+        }
+    } else {
+        for (int i = from; i < to; i += by) {
+            Inputs<P> in;
+            in.read(task, next(i) * n);
+            if (in.on) nonfinite += update<P, kSums>(task, next(i) * n, in, sums);
+        }
     }
     if (nonfinite > 0) {
         add(workspace.nonfinite + task.piece, nonfinite);
@@ -43,20 +53,25 @@ FASTLLC_INLINE void visit(const Task& shared, const Workspace& workspace, int fr
 // Ding et al. 2014: how much a chain's kinetic energy exceeds that of equilibrium, where momenta
 // have variance lr, each group its own.
 FASTLLC_INLINE double excess_heat(const Heat* heat, std::int64_t n_segments) {
+    constexpr int together = 8;
     double energy = 0, lr = 0, n = 0;
-    for (std::int64_t s = 0; s < n_segments; ++s) {
-        const double kinetic = fetch(&heat[s].kinetic), updated = fetch(&heat[s].updated),
-                     own = fetch(&heat[s].lr);
-        if (own == 0) continue;
-        energy += kinetic / own;
-        lr += own * updated;
-        n += updated;
+    for (std::int64_t i = 0; i < n_segments; i += together) {
+        Heat own[together] = {};
+        for (int j = 0; j < together && i + j < n_segments; ++j)
+            own[j] = {fetch(&heat[i + j].kinetic), fetch(&heat[i + j].updated),
+                      fetch(&heat[i + j].lr)};
+        for (const Heat& x : own) {
+            if (x.lr == 0) continue;
+            energy += x.kinetic / x.lr;
+            lr += x.lr * x.updated;
+            n += x.updated;
+        }
     }
     return n == 0 ? 0 : lr / n * (energy / n - 1);
 }
 
 // What the last CTA of a step does: chains move on, those that are lost stop.
-template <class Shared>
+template <bool kThermostat, class Shared>
 FASTLLC_INLINE void finish(const Arguments& a, Shared& s) {
     const Workspace& workspace = a.workspace;
     each_thread([&](int thread) {
@@ -65,7 +80,7 @@ FASTLLC_INLINE void finish(const Arguments& a, Shared& s) {
         for (std::int64_t k = thread; k < a.n_chains; k += kThreads) {
             Chain& chain = a.chains[k];
             if (chain.active == 0) continue;
-            if (a.rule == Rule::sgnht)
+            if (kThermostat && a.rule == Rule::sgnht)
                 chain.thermostat += excess_heat(workspace.heat + k * a.n_segments, a.n_segments);
             ++chain.step;
         }
@@ -111,11 +126,12 @@ FASTLLC_INLINE void step_cta(const Arguments& a, std::int64_t tile, std::int64_t
                                });
                 s.sums.leave(sums, thread);
             });
-            s.sums.add_up(s.task, workspace, [&](int q, double sum) {
-                if (q < kMoments && a.moments) a.moments[s.task.piece * kMoments + q] = sum;
+            s.sums.add_up(s.task, workspace, [&](int q, auto sum_of) {
                 Heat& heat = workspace.heat[s.task.piece];
-                if (q == kKinetic) heat.kinetic = sum;
-                if (q == kUpdated) heat.updated = sum, heat.lr = s.task.lr;
+                if (q < kMoments && a.moments)
+                    a.moments[s.task.piece * kMoments + q] = sum_of(same_moment<R>(q));
+                if (q == kKinetic) heat.kinetic = sum_of(q);
+                if (q == kUpdated) heat.updated = sum_of(q), heat.lr = s.task.lr;
                 publish();
             });
         } else {
@@ -131,7 +147,7 @@ FASTLLC_INLINE void step_cta(const Arguments& a, std::int64_t tile, std::int64_t
     each_thread([&](int thread) {
         if (thread == 0) s.step_done = arrive(workspace.all, a.n_ctas);
     });
-    if (s.step_done) finish(a, s);
+    if (s.step_done) finish<kSums && R::kThermostat>(a, s);
 }
 
 }  // namespace fastllc::cuda

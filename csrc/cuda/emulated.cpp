@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "cta.h"
+#include "device_api.h"
+#include "others.h"
+#include "sketches.h"
 #include "kernels.h"
 
 namespace fastllc::cuda {
@@ -39,17 +42,57 @@ void step(const Arguments& a, Grid grid, bool sums, void*) {
     });
 }
 
+template <class P>
+void sketch(const Arguments& a, Grid grid, void*) {
+    using T = typename P::Real;
+    of_family<T>(a.rule, [&](auto family) {
+        using R = typename decltype(family)::Type;
+        each_cta({a.strips.n, grid.chains}, [&](std::int64_t strip, std::int64_t row) {
+            SketchShared<P, R> shared;
+            std::vector<T> tables(std::size_t(kComponents * (a.sketches.dim + kRow - 1)));
+            sketch_cta<P, R>(a, strip, row, grid.tiles, shared,
+                             fits<P, R>(a.sketches.dim) ? tables.data() : nullptr);
+        });
+    });
+}
+
 }  // namespace
 
 std::uint64_t emulated::seed = 0;
+std::map<std::uint64_t, int> emulated::elsewhere;
 
-const Kernels float32_kernels{&step<Full<scalar::Single>>};
-const Kernels float64_kernels{&step<Full<scalar::Double>>};
-const Kernels bfloat16_kernels{&step<Bfloat16>};
-const Kernels float16_kernels{&step<Float16>};
+bool capturing(void*) { return false; }
+int device_of(std::uint64_t address) {
+    const auto found = emulated::elsewhere.find(address);
+    return found == emulated::elsewhere.end() ? 0 : found->second;
+}
+
+const Kernels float32_kernels{&step<Full<scalar::Single>>, &sketch<Full<scalar::Single>>};
+const Kernels float64_kernels{&step<Full<scalar::Double>>, &sketch<Full<scalar::Double>>};
+const Kernels bfloat16_kernels{&step<Bfloat16>, &sketch<Bfloat16>};
+const Kernels float16_kernels{&step<Float16>, &sketch<Float16>};
 
 void place_entries(const Placing& placing, void*) {
     std::copy_n(placing.entries, placing.n, placing.table);
+}
+
+void add_sketches(const Arguments& a, void*) {
+    each_cta({kComponents * a.sketches.dim, a.n_chains},
+             [&](std::int64_t bucket, std::int64_t chain) { add_strips(a, bucket, chain); });
+}
+
+void fill(const Filling& f, bool wide, std::int64_t tiles, void*) {
+    each_cta({tiles, 1}, [&](std::int64_t tile, std::int64_t) {
+        wide ? fill_cta<scalar::Double>(f, tile) : fill_cta<scalar::Single>(f, tile);
+    });
+}
+
+void penalize(const Arguments& a, bool wide, std::int64_t tiles, void*) {
+    each_cta({tiles, 1}, [&](std::int64_t tile, std::int64_t) {
+        PenaltyShared<scalar::Double> doubles;
+        PenaltyShared<scalar::Single> singles;
+        wide ? penalty_cta(a, tile, doubles) : penalty_cta(a, tile, singles);
+    });
 }
 
 }  // namespace fastllc::cuda

@@ -16,10 +16,16 @@ struct Grid {
 
 struct Kernels {
     void (*step)(const Arguments&, Grid, bool sums, void* stream);
+    void (*sketch)(const Arguments&, Grid, void* stream);  // into strips
 };
 
 // Copies entries to the device.
 void place_entries(const Placing& placing, void* stream);
+// Adds up the sketches of strips.
+void add_sketches(const Arguments& a, void* stream);
+// In double or in single precision.
+void fill(const Filling& filling, bool wide, std::int64_t tiles, void* stream);
+void penalize(const Arguments& a, bool wide, std::int64_t tiles, void* stream);
 
 extern const Kernels float32_kernels, float64_kernels, bfloat16_kernels, float16_kernels;
 

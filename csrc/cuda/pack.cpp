@@ -43,26 +43,6 @@ Sizes sizes(DType dtype) {
     return {1, 1, 1};
 }
 
-// An array of a segment: where it begins, bytes of an element, elements from chain to chain.
-struct Array {
-    const char* name;
-    std::uint64_t base;
-    std::int64_t size, stride;
-    bool needed;
-};
-
-std::vector<Array> arrays(Rule rule, const Segment& s) {
-    const auto [stored, real, residual] = sizes(s.dtype);
-    const bool averages = rule == Rule::rmsprop || rule == Rule::adam;
-    return {{"w", s.w, stored, s.w_stride, true},
-            {"grad", s.grad, stored, s.w_stride, true},
-            {"w0", s.w0, stored, s.w0_stride, false},
-            {"mask", s.mask, 1, s.mask_stride, false},
-            {"momentum", s.momentum, real, s.w_stride, rule != Rule::sgld && rule != Rule::rmsprop},
-            {"square_avg", s.square_avg, real, s.w_stride, averages},
-            {"residual", s.residual, residual, s.w_stride, false}};
-}
-
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Multiples of `size` elements of the whole tensor that a segment meets.
@@ -93,6 +73,18 @@ std::int64_t tile_of(std::int64_t elements) {
 }
 
 }  // namespace
+
+std::vector<Array> arrays(Rule rule, const Segment& s) {
+    const auto [stored, real, residual] = sizes(s.dtype);
+    const bool averages = rule == Rule::rmsprop || rule == Rule::adam;
+    return {{"w", s.w, stored, s.w_stride, true},
+            {"grad", s.grad, stored, s.w_stride, true},
+            {"w0", s.w0, stored, s.w0_stride, false},
+            {"mask", s.mask, 1, s.mask_stride, false},
+            {"momentum", s.momentum, real, s.w_stride, rule != Rule::sgld && rule != Rule::rmsprop},
+            {"square_avg", s.square_avg, real, s.w_stride, averages},
+            {"residual", s.residual, residual, s.w_stride, false}};
+}
 
 void check(Rule rule, const Segment* segments, std::int64_t n_segments, std::int64_t n_chains,
            std::int64_t n_groups) {
@@ -159,7 +151,22 @@ Pack pack(Rule rule, const Segment* segments, std::int64_t n_segments, std::int6
     return all;
 }
 
-Layout layout(const Pack& pack, bool sums) {
+std::vector<Strips> strips(const Pack& pack, std::int64_t dim) {
+    const std::int64_t cells = kComponents * (dim + kRow - 1) * pack.n_chains;
+    const std::int64_t most = std::clamp<std::int64_t>((std::int64_t{1} << 21) / cells, 4, 256);
+    std::vector<Strips> found;
+    std::int64_t first = 0, all = 0;
+    for (const Launch& launch : pack.launches) {
+        if (launch.first_chain == 0) first = all;  // chains of one kind have as many strips each
+        const std::int64_t n = std::min(launch.grid.tiles, most);
+        all = first + n;
+        found.push_back({nullptr, first, n, 0});
+    }
+    for (Strips& own : found) own.all = all;
+    return found;
+}
+
+Layout layout(const Pack& pack, bool sums, std::int64_t sketch_dim) {
     Layout l{};
     std::int64_t end = 8;  // all, any
     const auto take = [&](std::int64_t n, std::int64_t size) {
@@ -176,6 +183,9 @@ Layout layout(const Pack& pack, bool sums) {
     const std::int64_t rows = sums ? pack.n_chains : 0, row = kRowOfSums * sizeof(double);
     l.sums_of_chunk = take(rows * pack.n_chunks, row);
     l.sums_of_span = take(rows * pack.n_spans, row);
+    const std::int64_t n_strips = sketch_dim > 0 ? strips(pack, sketch_dim)[0].all : 0;
+    l.strips = take(pack.n_chains * n_strips * kComponents * (sketch_dim + kRow - 1),
+                    sizeof(double));
     l.bytes = end;
     return l;
 }

@@ -26,6 +26,15 @@ struct Pack {
     std::int64_t n_ctas;
 };
 
+// An array of a segment: its address or 0, bytes of an element, elements from chain to chain.
+struct Array {
+    const char* name;
+    std::uint64_t base;
+    std::int64_t size, stride;
+    bool needed;
+};
+std::vector<Array> arrays(Rule rule, const Segment& segment);
+
 // Throws std::invalid_argument where native code could not do what the table says.
 void check(Rule rule, const Segment* segments, std::int64_t n_segments, std::int64_t n_chains,
            std::int64_t n_groups);
@@ -35,12 +44,15 @@ void check(Rule rule, const Segment* segments, std::int64_t n_segments, std::int
 Pack pack(Rule rule, const Segment* segments, std::int64_t n_segments, std::int64_t n_chains,
           bool sums);
 
+// The strips of each launch: at most 256 for a chain, of tables of 16 MiB in all, but for 4.
+std::vector<Strips> strips(const Pack& pack, std::int64_t dim);
+
 // Where in scratch memory everything lies, and how much of it there is. What must begin as zero
 // comes first, in the same places for all steps with these segments.
 struct Layout {
-    std::int64_t nonfinite, heat, pieces, spans, table, sums_of_chunk, sums_of_span, bytes;
+    std::int64_t nonfinite, heat, pieces, spans, table, sums_of_chunk, sums_of_span, strips, bytes;
 };
-Layout layout(const Pack& pack, bool sums);
+Layout layout(const Pack& pack, bool sums, std::int64_t sketch_dim);
 Workspace place(const Layout& layout, std::uint64_t base);
 
 }  // namespace fastllc::cuda

@@ -14,11 +14,23 @@ FASTLLC_INLINE bool arrive(std::uint32_t* counter, std::int64_t expected) {
     return true;
 }
 
-// Of n rows, in index order.
-FASTLLC_INLINE double add_rows(const double* sums, std::int64_t row, std::int64_t n, int quantity) {
+// load(0) + load(1) + ... of n. Loads of what other CTAs have left take a microsecond: many at once.
+template <class Load>
+FASTLLC_INLINE double add_in_order(std::int64_t n, Load load) {
+    constexpr int together = 16;
     double total = 0;
-    for (std::int64_t i = 0; i < n; ++i) total += fetch(sums + (row + i) * kRowOfSums + quantity);
+    for (std::int64_t i = 0; i < n; i += together) {
+        double x[together];
+        for (int j = 0; j < together; ++j) x[j] = i + j < n ? load(i + j) : 0;
+        for (const double own : x) total += own;
+    }
     return total;
+}
+
+FASTLLC_INLINE double add_rows(const double* sums, std::int64_t row, std::int64_t n, int quantity) {
+    return add_in_order(n, [&](std::int64_t i) {
+        return fetch(sums + (row + i) * kRowOfSums + quantity);
+    });
 }
 
 template <class L>
@@ -41,35 +53,37 @@ struct Sums {
         return total;
     }
 
-    // Calls total(quantity, sum) for the sums of a piece, in a thread for each quantity, once all
-    // of its chunks are there.
-    template <class Task, class Total>
-    FASTLLC_INLINE void add_up(const Task& task, const Workspace& workspace, Total total) {
+    // Calls total(quantity, sum_of) once all chunks of the piece are there, in a thread for each
+    // quantity; sum_of tells the piece's sum of any.
+    template <class Total>
+    FASTLLC_INLINE void add_up(const Place& place, const Workspace& workspace, Total total) {
         each_thread([&](int q) {
             if (q >= kQuantities) return;
-            workspace.sums_of_chunk[task.chunk * kRowOfSums + q] = of_chunk(q);
+            workspace.sums_of_chunk[place.chunk * kRowOfSums + q] = of_chunk(q);
             publish();
         });
         each_thread([&](int thread) {
-            if (thread == 0) span_done = arrive(workspace.spans + task.span, task.span_chunks);
+            if (thread == 0) span_done = arrive(workspace.spans + place.span, place.span_chunks);
         });
         if (!span_done) return;
         each_thread([&](int q) {
             if (q >= kQuantities) return;
             publish();
-            workspace.sums_of_span[task.span * kRowOfSums + q] =
-                add_rows(workspace.sums_of_chunk, task.first_chunk, task.span_chunks, q);
+            workspace.sums_of_span[place.span * kRowOfSums + q] =
+                add_rows(workspace.sums_of_chunk, place.first_chunk, place.span_chunks, q);
             publish();
         });
         each_thread([&](int thread) {
-            if (thread == 0) piece_done = arrive(workspace.pieces + task.piece, task.piece_spans);
+            if (thread == 0) piece_done = arrive(workspace.pieces + place.piece, place.piece_spans);
         });
         if (!piece_done) return;
         each_thread([&](int q) {
             if (q >= kQuantities) return;
             publish();
-            const int same = q < kMoments ? same_moment<decltype(task.rule)>(q) : q;
-            total(q, add_rows(workspace.sums_of_span, task.first_span, task.piece_spans, same));
+            total(q, [&](int quantity) {
+                return add_rows(workspace.sums_of_span, place.first_span, place.piece_spans,
+                                quantity);
+            });
         });
     }
 };

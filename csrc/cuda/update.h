@@ -29,7 +29,7 @@ struct Inputs {
 
     // Nothing is read of a unit in which nothing is on.
     template <class Task>
-    FASTLLC_INLINE Inputs(const Task& task, int at) {
+    FASTLLC_INLINE void read(const Task& task, int at) {
         const Extent& extent = task.extent;
         vector = extent.has_vector(at, n);
         on = task.mask ? load_mask<n>(task.mask, at, extent) : extent.among(at, n);
