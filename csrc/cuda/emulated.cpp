@@ -61,6 +61,8 @@ void sketch(const Arguments& a, Grid grid, void*) {
 std::uint64_t emulated::seed = 0;
 std::map<std::uint64_t, int> emulated::elsewhere;
 
+OnDevice::OnDevice(int) {}
+OnDevice::~OnDevice() {}
 bool capturing(void*) { return false; }
 int device_of(std::uint64_t address) {
     const auto found = emulated::elsewhere.find(address);

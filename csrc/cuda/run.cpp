@@ -151,6 +151,7 @@ void Stepper::run(const Buffers& b, int device, void* stream) {
                                     "], got " + std::to_string(dim));
     const bool summed = sums(b.moments != nullptr, dim);
     const Pack& all = packed(summed);
+    const OnDevice current(device);
     if (!capturing(stream)) expect_on(device, b);
     const Layout places = layout(all, summed, dim);
     Arguments common = arguments(all, places, b.workspace);
@@ -191,6 +192,7 @@ void standard_normal(DType dtype, std::uint64_t out, std::int64_t numel, std::in
     s.w = s.grad = out, s.numel = numel, s.first = first, s.dtype = dtype, s.param = param;
     check(Rule::sgld, &s, 1, 1, 1);
     if (numel == 0) return;
+    const OnDevice current(device);
     if (!capturing(stream)) expect_on_device("out", out, device);
     const Pack one = pack(Rule::sgld, &s, 1, 1, false);
     const Launch& launch = one.launches[0];
@@ -207,6 +209,7 @@ void localization_penalty(DType dtype, const Pair* pairs, std::int64_t n, double
                           double* result, std::uint64_t workspace, int device, void* stream) {
     const bool doubles = wide(dtype);
     const std::vector<Segment> segments = segments_of(dtype, pairs, n);
+    const OnDevice current(device);
     if (!capturing(stream)) {
         expect_on_device("result", reinterpret_cast<std::uint64_t>(result), device);
         expect_on_device("workspace", workspace, device);

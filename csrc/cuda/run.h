@@ -27,7 +27,7 @@ public:
 
     std::int64_t workspace(bool moments, std::int64_t sketch_dim);
     std::int64_t launches(bool moments, std::int64_t sketch_dim);
-    // With that device current. Throws before any launch where something is not in its memory.
+    // Throws before any launch where something is not in the device's memory.
     void run(const Buffers& buffers, int device, void* stream);
 
 private:
