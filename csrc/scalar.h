@@ -18,9 +18,16 @@ FASTLLC_INLINE To bit_cast(From x) {
     return y;
 }
 
-// Of 64-bit lanes the low halves are multiplied.
+// Of 64-bit lanes the low halves are multiplied. (Where nvcc is left to see that, it adds a zero to
+// the upper half of each product: 20 of some 300 instructions for a counter.)
 FASTLLC_INLINE std::uint64_t multiply_low(std::uint64_t a, std::uint32_t b) {
+#ifdef __CUDA_ARCH__
+    std::uint64_t product;
+    asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(std::uint32_t(a)), "r"(b));
+    return product;
+#else
     return std::uint64_t{std::uint32_t(a)} * b;
+#endif
 }
 
 struct Single {

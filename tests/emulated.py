@@ -1,9 +1,10 @@
 """The CUDA kernels on the host: a stack of chains, stepped by the emulation as _cuda would."""
 
 import numpy as np
+import pytest
 import torch
 
-from fastllc import _core, _emulated
+from fastllc import _core
 from fastllc.kernels.tables import DTYPES
 
 TENSORS = ("w", "w0", "mask", "momentum", "square_avg", "residual")
@@ -25,6 +26,11 @@ def table_of(members, grads, chains=1, anchored=False):
     return table
 
 
+def native_kernels():
+    """The module, which wheels for users are without."""
+    return pytest.importorskip("fastllc._emulated", reason="built with FASTLLC_EMULATED=ON")
+
+
 class Emulation:
     """One step after another in the same memory; what is summed is kept in its arrays."""
 
@@ -38,7 +44,7 @@ class Emulation:
         self.nonfinite = np.full(shape, -7)
         self.moments = np.full((*shape, len(_core.MOMENTS)), np.nan)
         self.moments[:, table["numel"] == 0] = 0  # never written
-        self.native = _emulated.Step(int(rule), table, len(keys), len(self.settings))
+        self.native = native_kernels().Step(int(rule), table, len(keys), len(self.settings))
         self.workspace = np.zeros(0, np.uint8)
 
     def step(self, *, moments=False, sketch=None, order=0):
