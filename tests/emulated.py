@@ -46,13 +46,16 @@ class Emulation:
         self.moments[:, table["numel"] == 0] = 0  # never written
         self.native = native_kernels().Step(int(rule), table, len(keys), len(self.settings))
         self.workspace = np.zeros(0, np.uint8)
+        self.sketches = np.zeros(0)
 
     def step(self, *, moments=False, sketch=None, order=0):
         dim, seed = sketch or (0, 0)
         size = self.native.workspace(moments, dim)
         if size > self.workspace.size:
             self.workspace = np.zeros(size, np.uint8)
-        self.sketches = np.full((len(self.chains), len(_core.COMPONENTS), dim), np.nan)
+        shape = (len(self.chains), len(_core.COMPONENTS), dim)
+        if self.sketches.shape != shape:
+            self.sketches = np.full(shape, np.nan)
         self.native.run(
             order,
             self.chains.ctypes.data,

@@ -201,6 +201,7 @@ void standard_normal(DType dtype, std::uint64_t out, std::int64_t numel, std::in
 }
 
 std::int64_t localization_workspace(DType dtype, const Pair* pairs, std::int64_t n) {
+    wide(dtype);
     const std::vector<Segment> segments = segments_of(dtype, pairs, n);
     return layout(pack(Rule::sgld, segments.data(), n, 1, true), true, 0).bytes;
 }
