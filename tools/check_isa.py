@@ -79,7 +79,9 @@ def main(build: Path) -> int:
     if package is None or package.origin is None:
         sys.exit("fastllc is not installed")
     installed = Path(package.origin).parent
-    modules = [m for name in ("_core", "_cuda", "_emulated") for m in installed.glob(f"{name}.*.so")]
+    modules = [
+        m for name in ("_core", "_cuda", "_emulated") for m in installed.glob(f"{name}.*.so")
+    ]
     objects = sorted([*build.rglob("*.cpp.o"), *build.rglob("*.cu.o")])
     problems = [p for m in modules for p in check_needed(m)]
     names = [m.name.split(".")[0] for m in modules]

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "bench/results/cuda-resources.md"
 ARCHITECTURES = ("75", "80", "90", "120")
-FLAGS = "-std=c++17 -O3 -fmad=false -ftz=false -prec-sqrt=true -prec-div=true".split()
+FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-ftz=false", "-prec-sqrt=true", "-prec-div=true"]
 KERNEL = re.compile(
     r"Compiling entry function '(?P<name>\S+)' for 'sm_\d+'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<spills>\d+) bytes spill stores.*?"
@@ -85,6 +85,10 @@ def compile_all(nvcc: str) -> dict[str, dict[str, dict[str, int]]]:
 def write(nvcc: str) -> None:
     kernels = compile_all(nvcc)
     taken = [numbers for by in kernels.values() for numbers in by.values()]
+    for name, by in kernels.items():
+        for architecture, n in by.items():
+            if n["stack"] or n["spills"]:
+                print(f"cuda_resources: {name} for sm_{architecture}: {n}", file=sys.stderr)
     lines = [
         HEAD.format(
             version=version(nvcc),

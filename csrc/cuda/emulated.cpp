@@ -32,10 +32,10 @@ void step(const Arguments& a, Grid grid, bool sums, void*) {
         using R = typename decltype(family)::Type;
         each_cta(grid, [&](std::int64_t tile, std::int64_t row) {
             if (sums) {
-                Shared<P, R, true> shared;
+                Shared<P, R, true> shared{};
                 step_cta<P, R, true>(a, tile, row, shared);
             } else {
-                Shared<P, R, false> shared;
+                Shared<P, R, false> shared{};
                 step_cta<P, R, false>(a, tile, row, shared);
             }
         });
@@ -48,7 +48,7 @@ void sketch(const Arguments& a, Grid grid, void*) {
     of_family<T>(a.rule, [&](auto family) {
         using R = typename decltype(family)::Type;
         each_cta({a.strips.n, grid.chains}, [&](std::int64_t strip, std::int64_t row) {
-            SketchShared<P, R> shared;
+            SketchShared<P, R> shared{};
             std::vector<T> tables(std::size_t(kComponents * (a.sketches.dim + kRow - 1)));
             sketch_cta<P, R>(a, strip, row, grid.tiles, shared,
                              fits<P, R>(a.sketches.dim) ? tables.data() : nullptr);
@@ -91,8 +91,8 @@ void fill(const Filling& f, bool wide, std::int64_t tiles, void*) {
 
 void penalize(const Arguments& a, bool wide, std::int64_t tiles, void*) {
     each_cta({tiles, 1}, [&](std::int64_t tile, std::int64_t) {
-        PenaltyShared<scalar::Double> doubles;
-        PenaltyShared<scalar::Single> singles;
+        PenaltyShared<scalar::Double> doubles{};
+        PenaltyShared<scalar::Single> singles{};
         wide ? penalty_cta(a, tile, doubles) : penalty_cta(a, tile, singles);
     });
 }

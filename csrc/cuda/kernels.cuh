@@ -3,8 +3,8 @@
 
 #include "cta.h"
 #include "device_api.h"
-#include "sketches.h"
 #include "kernels.h"
+#include "sketches.h"
 
 namespace fastllc::cuda {
 namespace {
@@ -13,8 +13,7 @@ namespace {
 // registers for without spilling any (bench/results/cuda-resources.md).
 template <class P, class R, bool kSums>
 constexpr int kResident =
-    (kSums ? 2 : 4) -
-    (sizeof(typename P::Real) == 8 || (P::kLow && !kSums && R::kHasMomentum && R::kHasSquareAvg));
+    (kSums ? 2 : 4) - (sizeof(typename P::Real) == 8 || (P::kLow && R::kHasSquareAvg && !kSums));
 
 template <class P, class R, bool kSums>
 __global__ void __launch_bounds__(kThreads, kResident<P, R, kSums>)
@@ -41,8 +40,8 @@ void sketch(const Arguments& a, Grid grid, void* stream) {
         const std::size_t bytes =
             fit ? std::size_t(kComponents * (a.sketches.dim + kRow - 1)) * sizeof(T) : 0;
         const dim3 ctas(unsigned(a.strips.n), unsigned(grid.chains));
-        sketch_kernel<P, R><<<ctas, kThreads, bytes, static_cast<cudaStream_t>(stream)>>>(
-            a, grid.tiles, fit);
+        sketch_kernel<P, R>
+            <<<ctas, kThreads, bytes, static_cast<cudaStream_t>(stream)>>>(a, grid.tiles, fit);
         check_launch("sketch");
     });
 }
