@@ -19,6 +19,7 @@ if(FASTLLC_CUDA STREQUAL "OFF")
   return()
 endif()
 
+set(reason)
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
@@ -71,5 +72,9 @@ set_target_properties(_cuda PROPERTIES
   CUDA_EXTENSIONS OFF
   CUDA_VISIBILITY_PRESET hidden)
 target_link_libraries(_cuda PRIVATE fastllc_flags)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  # A fifth of the size.
+  target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-compress-mode=size>)
+endif()
 target_compile_definitions(_cuda PRIVATE FASTLLC_VERSION="${SKBUILD_PROJECT_VERSION}")
 install(TARGETS _cuda LIBRARY DESTINATION fastllc)
