@@ -11,9 +11,9 @@ namespace {
 
 // The more CTAs on a multiprocessor, the more loads are on their way: as many as there are
 // registers for without spilling any (bench/results/cuda-resources.md).
-template <class P, class R, bool kSums>
+template <class P, class R, bool kSums, bool kWide = sizeof(typename P::Real) == 8>
 constexpr int kResident =
-    (kSums ? 2 : 4) - (sizeof(typename P::Real) == 8 || (P::kLow && R::kHasSquareAvg && !kSums));
+    kSums ? 2 - kWide : 4 - kWide - (R::kHasSquareAvg && (P::kLow || (kWide && R::kHasMomentum)));
 
 template <class P, class R, bool kSums>
 __global__ void __launch_bounds__(kThreads, kResident<P, R, kSums>)
