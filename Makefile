@@ -4,9 +4,12 @@
 #   make demo | test | check | bench | bench-end-to-end | gpu-check | wheel | format | clean
 #   PYTHON=python3.12   the interpreter that .venv is made with (make clean first to change it)
 #   PYTEST_ARGS=...     further arguments for pytest in `make test`
+#   CUDA_ARCHITECTURES=90   the GPUs that are compiled for where there is nvcc: here one, with PTX
+#                       that newer ones take; all of them in wheels, at six times the time
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+CUDA_ARCHITECTURES ?= 80
 VENV := .venv
 PY := $(VENV)/bin/python
 WHEELS := build/wheel
@@ -15,9 +18,9 @@ CONSTRAINTS := $(CURDIR)/constraints.txt
 PEERS := build/peers
 
 # Directories too: their times tell of added and deleted files.
-SOURCES := $(shell find csrc python -name __pycache__ -prune -o -print) \
+SOURCES := $(shell find csrc cmake python -name __pycache__ -prune -o -print) \
            CMakeLists.txt pyproject.toml constraints.txt
-CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl')
+CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 PYTESTS := ./tests --pyargs fastllc --doctest-modules
 
 # The caller's environment must not change what is installed or imported. In the environment, the
@@ -49,8 +52,11 @@ check: $(VENV)/.extra-lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
 	$(PY) -m mypy
-	$(PY) -m mypy.stubtest fastllc._core --allowlist tools/stubtest-allowlist.txt
+	$(PY) -m mypy.stubtest $$($(PY) -c "from importlib.util import find_spec; \
+	    print(*filter(find_spec, ('fastllc._core', 'fastllc._cuda')))") \
+	    --allowlist tools/stubtest-allowlist.txt --ignore-unused-allowlist
 	$(PY) tools/check_isa.py $(OBJECTS)
+	$(PY) tools/cuda_resources.py --check
 	$(PY) -c "from importlib.metadata import distribution as d; d = d('fastllc'); \
 	    assert d.metadata['License-Expression'] == 'MIT', d.metadata; \
 	    assert any(f.name == 'LICENSE' for f in d.files), 'the wheel holds no LICENSE'"
@@ -105,7 +111,9 @@ $(VENV)/.tools: constraints.txt
 $(VENV)/.installed: $(SOURCES) $(VENV)/.tools
 	rm -rf $(WHEELS)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation \
-	    --config-settings=build-dir=$(OBJECTS) --wheel-dir $(WHEELS) .
+	    --config-settings=build-dir=$(OBJECTS) --wheel-dir $(WHEELS) \
+	    --config-settings=cmake.define.FASTLLC_EMULATED=ON \
+	    --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) .
 	$(PY) -m pip uninstall -qqq --yes fastllc
 	$(INSTALL) $(WHEELS)/*.whl
 	touch $@

@@ -1,5 +1,9 @@
-// FASTLLC_INLINE marks what several instruction sets share: always inlined, so that no copy
-// compiled for one of them can be linked into another.
+// FASTLLC_INLINE marks what several instruction sets and the GPU share: always inlined, so that no
+// copy compiled for one of them can be linked into another.
 #pragma once
 
-#define FASTLLC_INLINE inline __attribute__((always_inline))
+#if defined(__CUDACC__)
+#    define FASTLLC_INLINE __host__ __device__ inline __attribute__((always_inline))
+#else
+#    define FASTLLC_INLINE inline __attribute__((always_inline))
+#endif

@@ -9,8 +9,9 @@
 //      precision, each product added with one rounding (fma) in single and with two in double;
 //      where a mask leaves little of blocks, what it leaves of several makes one;
 //   2. the lanes are added in pairs of neighbours, then pairs of pairs, ...;
-//   3. blocks are added in double in index order within a chunk of 64 blocks, and the chunks in
-//      index order.
+//   3. blocks are added in double in index order within a chunk of 64 blocks, chunks in index order
+//      within a span of 64 chunks, and the spans in index order. (Chunks of a large tensor one
+//      after the other would be a chain of additions as long as a GPU's whole step.)
 #pragma once
 
 #include <cstdint>
@@ -23,5 +24,6 @@ enum Moment : int { aa, pp, nn, ap, an, pn, ww, gg, dd, gd, ac, cn, cc, kMoments
 
 constexpr std::int64_t kBlock = 256;
 constexpr std::int64_t kChunk = 64 * kBlock;
+constexpr std::int64_t kSpan = 64 * kChunk;
 
 }  // namespace fastllc

@@ -27,6 +27,7 @@ struct Drift {
     T grad, localization, weight_decay;
     bool pulling, decaying;
 
+    Drift() = default;
     FASTLLC_INLINE Drift(const Setting& s, double scale)
         : grad(T(scale * s.nbeta)), localization(T(scale * s.localization)),
           weight_decay(T(scale * s.weight_decay)), pulling(localization != 0),
@@ -49,6 +50,7 @@ struct Langevin {
     Drift<T> drift;
     T noise;
 
+    Langevin() = default;  // for memory where nothing is constructed
     FASTLLC_INLINE Langevin(Rule, const Setting& s, const Walker&)
         : drift(s, 0.5 * s.lr), noise(T(std::sqrt(s.lr) * s.noise_level)) {}
 
@@ -79,6 +81,7 @@ struct Preconditioned {
     T noise, alpha, rest, correction, eps, beta, beta_rest, beta_correction;
     bool adapting;
 
+    Preconditioned() = default;
     FASTLLC_INLINE Preconditioned(Rule, const Setting& s, const Walker& walker)
         : drift(s, 0.5 * s.lr), noise(T(std::sqrt(s.lr) * s.noise_level)), alpha(T(s.alpha)),
           rest(T(1 - s.alpha)), eps(T(s.eps)), beta(T(s.beta)), beta_rest(T(1 - s.beta)),
@@ -114,6 +117,7 @@ struct Momentum {
     T noise, decay, spread;  // the last: of a momentum at equilibrium, which is drawn at the start
     bool splitting;
 
+    Momentum() = default;
     FASTLLC_INLINE Momentum(Rule rule, const Setting& s, const Walker& walker)
         : drift(s, rule == Rule::sghmc ? 0.5 * s.lr : s.lr), noise(T(0)), decay(T(1 - s.friction)),
           spread(T(std::sqrt(rule == Rule::sghmc ? 0.5 * s.lr : s.lr) * s.noise_level)),
@@ -136,5 +140,54 @@ struct Momentum {
         return (w + T(0.5) * kicked) + T(0.5) * m;
     }
 };
+
+// The weight that a rule makes of one in a box of that size around w0: at a wall it stays, and a
+// momentum turns round. NaN passes.
+template <class L, class R, class V, class T>
+FASTLLC_INLINE V next_inside(const R& rule, bool walled, T box, V w, V g, V w0, V d, V z, V& m,
+                             V& v, Parts<V>& parts) {
+    V next = rule.template next<L>(w, g, d, z, m, v, parts);
+    if (walled) {
+        const V low = w0 - box, high = w0 + box;
+        if constexpr (R::kHasMomentum && !R::kHasSquareAvg)
+            m = (next < low) | (next > high) ? -m : m;
+        next = next < low ? low : next;
+        next = next > high ? high : next;
+    }
+    return next;
+}
+
+// Calls add(moment, x, y) for the products of one element that are summed (moments.h). Those of g
+// and d are told apart from those of a and p only where a rule does.
+template <class R, class V, class Add>
+FASTLLC_INLINE void add_products(const Parts<V>& part, V w, V g, V d, Add add) {
+    add(aa, part.a, part.a);
+    add(pp, part.p, part.p);
+    add(nn, part.n, part.n);
+    add(ap, part.a, part.p);
+    add(an, part.a, part.n);
+    add(pn, part.p, part.n);
+    add(ww, w, w);
+    if constexpr (R::kHasSquareAvg) {
+        add(gg, g, g);
+        add(dd, d, d);
+        add(gd, g, d);
+    }
+}
+
+// And for those that only decaying weights ask for.
+template <class R, class V, class Add>
+FASTLLC_INLINE void add_products_of_decay(const Parts<V>& part, Add add) {
+    add(ac, part.a, part.c);
+    add(cn, part.c, part.n);
+    if constexpr (R::kHasSquareAvg) add(cc, part.c, part.c);
+}
+
+// Where nothing preconditions, these moments are those of others.
+template <class R>
+FASTLLC_INLINE int same_moment(int m) {
+    if (R::kHasSquareAvg) return m;
+    return m == gg ? aa : m == dd ? pp : m == gd ? ap : m == cc ? ww : m;
+}
 
 }  // namespace fastllc

@@ -8,7 +8,8 @@ The linked module no longer tells which file a function came from, so the build'
 read: every object not named below must hold neither VEX nor EVEX instructions; ``avx2.cpp.o`` has
 256-bit vectors and no EVEX; ``avx512.cpp.o`` has 512-bit vectors; and neither defines a weak
 symbol. The encodings are told by their first byte, which leaves no list of mnemonics to maintain.
-The installed module may need only the C and C++ runtime: no libtorch, no OpenMP.
+What the host runs of CUDA sources is held to the same.
+The installed modules may need only the C and C++ runtime: no libtorch, no OpenMP, no libcudart.
 
 Usage: check_isa.py BUILD_DIR
 """
@@ -77,11 +78,15 @@ def main(build: Path) -> int:
     package = importlib.util.find_spec("fastllc")
     if package is None or package.origin is None:
         sys.exit("fastllc is not installed")
-    modules = list(Path(package.origin).parent.glob("_core*.so"))
-    objects = sorted(build.rglob("*.cpp.o"))
+    installed = Path(package.origin).parent
+    modules = [
+        m for name in ("_core", "_cuda", "_emulated") for m in installed.glob(f"{name}.*.so")
+    ]
+    objects = sorted([*build.rglob("*.cpp.o"), *build.rglob("*.cu.o")])
     problems = [p for m in modules for p in check_needed(m)]
-    if len(modules) != 1:
-        problems.append(f"expected one _core module, found {modules}")
+    names = [m.name.split(".")[0] for m in modules]
+    if names.count("_core") != 1 or len(names) != len(set(names)):
+        problems.append(f"expected one _core module and no other twice, found {modules}")
     if platform.machine() in ("x86_64", "AMD64"):
         problems += [p for o in objects for p in check_object(o)]
         sources = ("core", "dispatch", "pool", "baseline", "avx2", "avx512")
@@ -90,7 +95,7 @@ def main(build: Path) -> int:
     for problem in problems:
         print(f"check_isa: {problem}", file=sys.stderr)
     if not problems:
-        print(f"check_isa: {len(objects)} objects and {modules[0].name} are clean")
+        print(f"check_isa: {len(objects)} objects and {', '.join(names)} are clean")
     return bool(problems)
 
 

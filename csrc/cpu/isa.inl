@@ -12,6 +12,7 @@
 #    include <immintrin.h>
 #endif
 
+#include "../half.h"
 #include "../rules.h"
 #include "kernels.h"
 

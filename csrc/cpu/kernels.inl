@@ -169,14 +169,7 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                     v = starting ? V{} + T(setting.start) : load<V>(b.square_avg + at);
                 [[maybe_unused]] const V m_before = m, v_before = v;
                 Parts<V> part;
-                V next = rule.template next<L>(w, g, d, z, m, v, part);
-                if (walled) {
-                    const V low = w0 - box, high_ = w0 + box;
-                    if constexpr (R::kHasMomentum && !R::kHasSquareAvg)
-                        m = (next < low) | (next > high_) ? -m : m;
-                    next = next < low ? low : next;  // false for NaN, which stays
-                    next = next > high_ ? high_ : next;
-                }
+                V next = next_inside<L>(rule, walled, box, w, g, w0, d, z, m, v, part);
                 if constexpr (masked) {
                     const auto on = load_mask<L>(mask + at);
                     const V zero{};
@@ -198,25 +191,9 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
                     if (rule.adapting || starting) store(b.square_avg + at, v);
                 }
                 if constexpr (kSketched) sketcher.take(at, part, g);
-                if constexpr (kSums > 0) {
-                    moments.add(aa, i, part.a, part.a);
-                    moments.add(pp, i, part.p, part.p);
-                    moments.add(nn, i, part.n, part.n);
-                    moments.add(ap, i, part.a, part.p);
-                    moments.add(an, i, part.a, part.n);
-                    moments.add(pn, i, part.p, part.n);
-                    moments.add(ww, i, w, w);
-                }
-                if constexpr (kSums > gg && R::kHasSquareAvg) {
-                    moments.add(gg, i, g, g);
-                    moments.add(dd, i, d, d);
-                    moments.add(gd, i, g, d);
-                }
-                if constexpr (kSums > ac) {
-                    moments.add(ac, i, part.a, part.c);
-                    moments.add(cn, i, part.c, part.n);
-                }
-                if constexpr (kSums > cc) moments.add(cc, i, part.c, part.c);
+                const auto add = [&](int q, V x, V y) { moments.add(q, i, x, y); };
+                if constexpr (kSums > 0) add_products<R>(part, w, g, d, add);
+                if constexpr (kSums > ac) add_products_of_decay<R>(part, add);
             }
         }
         if constexpr (kSums > 0) moments.flush(sums.moments);
@@ -235,10 +212,8 @@ void step_run(Rule which, const Run& run, const Setting& setting, const Walker& 
         for (int i = 0; i < L::kWidth; ++i) suspicious |= !(total[i] - total[i] == 0);
         if (suspicious) sums.nonfinite += count_nonfinite(block, masked);
     });
-    if constexpr (kSums > 0 && !R::kHasSquareAvg) {
-        sums.moments[gg] = sums.moments[aa], sums.moments[dd] = sums.moments[pp];
-        sums.moments[gd] = sums.moments[ap], sums.moments[cc] = sums.moments[ww];
-    }
+    if constexpr (kSums > 0)
+        for (int m = 0; m < kMoments; ++m) sums.moments[m] = sums.moments[same_moment<R>(m)];
 }
 
 template <class R>

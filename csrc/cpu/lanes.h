@@ -145,8 +145,12 @@ struct Single {
     static F32 fma(F32 a, F32 b, F32 c) { return fma_lanes(a, b, c); }
     static I32 bits(F32 x) { return (I32)x; }
     static F32 real(I32 x) { return (F32)x; }
-    static F32 select(I32 mask, F32 a, F32 b) { return mask ? a : b; }
+    template <class V>
+    static V select(I32 mask, V a, V b) {
+        return mask ? a : b;
+    }
     static F32 from_int(I32 x) { return __builtin_convertvector(x, F32); }
+    static I32 to_int(F32 x) { return __builtin_convertvector(x, I32); }
     // word + 1/2, the word rounded first as torch does
     static F32 midpoint(U32 word) {
 #if defined(__AVX512F__)

@@ -44,18 +44,28 @@ Cut cut(std::int64_t n, int threads, Extent extent) {
     return {std::move(chunks), elements < kSerial ? 1 : threads};
 }
 
-// Adds up the sums of chunks and calls total(piece, sums) once for each piece.
+void add(Sums& to, const Sums& sums) {
+    for (int m = 0; m < kMoments; ++m) to.moments[m] += sums.moments[m];
+    to.kinetic += sums.kinetic;
+    to.updated += sums.updated;
+    to.nonfinite += sums.nonfinite;
+}
+
+// Adds up the sums of chunks, span by span, and calls total(piece, sums) once for each piece.
 template <class Total>
 void add_up(std::int64_t n, const std::vector<Chunk>& chunks, const std::vector<Sums>& sums,
             Total total) {
     std::size_t at = 0;
     for (std::int64_t piece = 0; piece < n; ++piece) {
         Sums all;
-        for (; at < chunks.size() && chunks[at].piece == piece; ++at) {
-            for (int m = 0; m < kMoments; ++m) all.moments[m] += sums[at].moments[m];
-            all.kinetic += sums[at].kinetic;
-            all.updated += sums[at].updated;
-            all.nonfinite += sums[at].nonfinite;
+        while (at < chunks.size() && chunks[at].piece == piece) {
+            Sums span;
+            const std::int64_t index = chunks[at].first / kSpan;
+            for (; at < chunks.size() && chunks[at].piece == piece &&
+                   chunks[at].first / kSpan == index;
+                 ++at)
+                add(span, sums[at]);
+            add(all, span);
         }
         total(piece, all);
     }

@@ -1,0 +1,5 @@
+#include "kernels.cuh"
+
+namespace fastllc::cuda {
+const Kernels bfloat16_kernels{&step<Bfloat16>, &sketch<Bfloat16>};
+}

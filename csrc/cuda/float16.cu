@@ -1,0 +1,5 @@
+#include "kernels.cuh"
+
+namespace fastllc::cuda {
+const Kernels float16_kernels{&step<Float16>, &sketch<Float16>};
+}

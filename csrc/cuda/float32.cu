@@ -1,0 +1,5 @@
+#include "kernels.cuh"
+
+namespace fastllc::cuda {
+const Kernels float32_kernels{&step<Full<scalar::Single>>, &sketch<Full<scalar::Single>>};
+}
