@@ -69,8 +69,9 @@ py::list pack(std::int64_t rule, py::array table, std::int64_t n_chains, std::in
 }
 
 void standard_normal_(std::int64_t dtype, std::uint64_t out, std::int64_t numel, std::int64_t first,
-                     std::uint64_t key, std::uint32_t step, std::uint32_t param) {
-    cuda::standard_normal(static_cast<DType>(dtype), out, numel, first, key, step, param, 0, nullptr);
+                      std::uint64_t key, std::uint32_t step, std::uint32_t param) {
+    cuda::standard_normal(static_cast<DType>(dtype), out, numel, first, key, step, param, 0,
+                          nullptr);
 }
 
 std::int64_t localization_workspace_(std::int64_t dtype, py::array table) {
@@ -79,7 +80,7 @@ std::int64_t localization_workspace_(std::int64_t dtype, py::array table) {
 }
 
 double localization_penalty_(std::int64_t dtype, py::array table, double strength,
-                            std::uint64_t workspace) {
+                             std::uint64_t workspace) {
     const Rows<Pair> pairs(std::move(table), "pairs");
     double result = 0;
     cuda::localization_penalty(static_cast<DType>(dtype), pairs.data(), pairs.size(), strength,
@@ -100,9 +101,8 @@ PYBIND11_MODULE(_emulated, m, py::mod_gil_not_used()) {
              py::arg("nonfinite"), py::arg("moments"), py::arg("sketches"), py::arg("sketch_dim"),
              py::arg("sketch_seed"), py::arg("workspace"));
     m.def(
-        "elsewhere", [](const std::map<std::uint64_t, int>& places) {
-            cuda::emulated::elsewhere = places;
-        },
+        "elsewhere",
+        [](const std::map<std::uint64_t, int>& places) { cuda::emulated::elsewhere = places; },
         py::arg("places"));
     m.def("pack", &pack, py::arg("rule"), py::arg("segments"), py::arg("n_chains"),
           py::arg("n_groups"), py::arg("sums"));

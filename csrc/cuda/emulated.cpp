@@ -9,9 +9,9 @@
 
 #include "cta.h"
 #include "device_api.h"
+#include "kernels.h"
 #include "others.h"
 #include "sketches.h"
-#include "kernels.h"
 
 namespace fastllc::cuda {
 namespace {

@@ -9,8 +9,8 @@ template <class L>
 FASTLLC_INLINE void fill_cta(const Filling& f, std::int64_t tile) {
     constexpr int n = L::kPerCounter;
     const std::int64_t first = (f.first / f.tile + tile) * f.tile;
-    const Extent extent{int(most(f.first - first, 0)), int(least(f.first + f.numel - first, f.tile)),
-                        f.aligned};
+    const Extent extent{int(most(f.first - first, 0)),
+                        int(least(f.first + f.numel - first, f.tile)), f.aligned};
     const std::uint64_t out = at(f.out, first - f.first, sizeof(typename L::Real));
     each_thread([&](int thread) {
         for (int i = extent.begin / n + thread; i * n < extent.end; i += kThreads) {

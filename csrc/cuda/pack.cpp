@@ -184,8 +184,8 @@ Layout layout(const Pack& pack, bool sums, std::int64_t sketch_dim) {
     l.sums_of_chunk = take(rows * pack.n_chunks, row);
     l.sums_of_span = take(rows * pack.n_spans, row);
     const std::int64_t n_strips = sketch_dim > 0 ? strips(pack, sketch_dim)[0].all : 0;
-    l.strips = take(pack.n_chains * n_strips * kComponents * (sketch_dim + kRow - 1),
-                    sizeof(double));
+    l.strips =
+        take(pack.n_chains * n_strips * kComponents * (sketch_dim + kRow - 1), sizeof(double));
     l.bytes = end;
     return l;
 }

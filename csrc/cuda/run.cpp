@@ -26,8 +26,8 @@ Arguments arguments(const Pack& all, const Layout& places, std::uint64_t workspa
     return a;
 }
 
-// What each launch is told. Entries go with the kernel's arguments or, of many, ahead of it into the
-// workspace.
+// What each launch is told. Entries go with the kernel's arguments or, of many, ahead of it into
+// the workspace.
 std::vector<Arguments> place_all(const Pack& all, const Arguments& common, void* stream) {
     std::vector<Arguments> each(all.launches.size(), common);
     Entry* table = common.workspace.table;
@@ -55,11 +55,11 @@ std::vector<Arguments> place_all(const Pack& all, const Arguments& common, void*
 // Asks where memory lies, which during capture one must not.
 void expect_on_device(const std::string& name, std::uint64_t address, int device) {
     if (const int found = address == 0 ? -1 : device_of(address); found != device)
-        throw std::invalid_argument(
-            name + " must be in the memory of CUDA device " + std::to_string(device) + ", got " +
-            (address == 0 ? "no address"
-             : found < 0  ? "an address of the host"
-                          : "one on device " + std::to_string(found)));
+        throw std::invalid_argument(name + " must be in the memory of CUDA device " +
+                                    std::to_string(device) + ", got " +
+                                    (address == 0 ? "no address"
+                                     : found < 0  ? "an address of the host"
+                                                  : "one on device " + std::to_string(found)));
 }
 
 // The gradient of a penalty goes to its momentum.
@@ -217,9 +217,10 @@ void localization_penalty(DType dtype, const Pair* pairs, std::int64_t n, double
         for (std::size_t i = 0; i < segments.size(); ++i)
             for (const Array& array : arrays(Rule::sgld, segments[i]))
                 if (array.base != 0 && segments[i].numel > 0)
-                    expect_on_device("pairs[" + std::to_string(i) + "]." +
-                                         (array.name == std::string("momentum") ? "out" : array.name),
-                                     array.base, device);
+                    expect_on_device(
+                        "pairs[" + std::to_string(i) + "]." +
+                            (array.name == std::string("momentum") ? "out" : array.name),
+                        array.base, device);
     }
     const Pack all = pack(Rule::sgld, segments.data(), n, 1, true);
     Arguments common = arguments(all, layout(all, true, 0), workspace);

@@ -40,8 +40,8 @@ private:
     Rule rule_;
     const Segment* segments_;
     std::int64_t n_segments_, n_chains_, n_groups_;
-    std::vector<Segment> seen_;  // what was checked and packed
-    Pack packs_[2];              // without and with sums
+    std::vector<Segment> seen_;          // what was checked and packed
+    Pack packs_[2];                      // without and with sums
     std::vector<std::uint64_t> places_;  // addresses that were found on the device
 };
 

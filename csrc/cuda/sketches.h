@@ -24,8 +24,8 @@ struct SketchShared {
         const noise::RoundKeys<std::uint64_t> keys(sketches.seed);
         const auto counter = std::uint64_t((task.first + from) / kHashed + i);
         std::uint32_t word[4];
-        scalar::words<scalar::Single>(
-            keys, noise::address(0, noise::Stream::sketch, task.param), counter, word);
+        scalar::words<scalar::Single>(keys, noise::address(0, noise::Stream::sketch, task.param),
+                                      counter, word);
         for (int row = 0; row < 4; ++row) {
             const std::uint32_t h = word[2 + row / 2] >> 16 * (row % 2) & 0xffffu;
             signs[4 * i + row] = word[row / 2] >> 16 * (row % 2) & 0xffffu;
@@ -104,8 +104,7 @@ FASTLLC_INLINE void sketch_cta(const Arguments& a, std::int64_t strip, std::int6
     const std::int64_t chain = a.first_chain + row;
     if (a.chains[chain].active == 0) return;
     const std::int64_t cells = kComponents * (a.sketches.dim + kRow - 1);
-    double* const own =
-        a.strips.tables + (chain * a.strips.all + a.strips.first + strip) * cells;
+    double* const own = a.strips.tables + (chain * a.strips.all + a.strips.first + strip) * cells;
     each_thread([&](int thread) {
         for (std::int64_t i = thread; i < cells; i += kThreads)
             if (shared_tables)
@@ -120,12 +119,14 @@ FASTLLC_INLINE void sketch_cta(const Arguments& a, std::int64_t strip, std::int6
     });
 }
 
-// One bucket of a chain's sketches, from the tables of all strips; those past the end are the first.
+// One bucket of a chain's sketches, from the tables of all strips; those past the end are the
+// first.
 FASTLLC_INLINE void add_strips(const Arguments& a, std::int64_t bucket, std::int64_t chain) {
     const std::int64_t dim = a.sketches.dim, stride = dim + kRow - 1;
     if (bucket >= kComponents * dim || a.chains[chain].active == 0) return;
     const std::int64_t q = bucket / dim;
-    const double* table = a.strips.tables + chain * a.strips.all * kComponents * stride + q * stride;
+    const double* table =
+        a.strips.tables + chain * a.strips.all * kComponents * stride + q * stride;
     double total = 0;
     for (std::int64_t strip = 0; strip < a.strips.all; ++strip, table += kComponents * stride)
         for (std::int64_t i = bucket % dim; i < stride; i += dim) total += table[i];

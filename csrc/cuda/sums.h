@@ -14,7 +14,8 @@ FASTLLC_INLINE bool arrive(std::uint32_t* counter, std::int64_t expected) {
     return true;
 }
 
-// load(0) + load(1) + ... of n. Loads of what other CTAs have left take a microsecond: many at once.
+// load(0) + load(1) + ... of n. Loads of what other CTAs have left take a microsecond: many at
+// once.
 template <class Load>
 FASTLLC_INLINE double add_in_order(std::int64_t n, Load load) {
     constexpr int together = 16;
@@ -28,9 +29,8 @@ FASTLLC_INLINE double add_in_order(std::int64_t n, Load load) {
 }
 
 FASTLLC_INLINE double add_rows(const double* sums, std::int64_t row, std::int64_t n, int quantity) {
-    return add_in_order(n, [&](std::int64_t i) {
-        return fetch(sums + (row + i) * kRowOfSums + quantity);
-    });
+    return add_in_order(
+        n, [&](std::int64_t i) { return fetch(sums + (row + i) * kRowOfSums + quantity); });
 }
 
 template <class L>
