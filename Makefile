@@ -22,6 +22,10 @@ SOURCES := $(shell find csrc cmake python -name __pycache__ -prune -o -print) \
            CMakeLists.txt pyproject.toml constraints.txt
 CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 PYTESTS := ./tests --pyargs fastllc --doctest-modules
+# Left to `make test` for time: laws of chains and checks of Python's side, the same from any build;
+# and the benchmarks', which no wheel holds.
+NOT_OF_WHEELS := bad_* stationary_* compat* gpu_check end_to_end engine_laws torch_modes \
+    optimizer_contract schedulers divergence store checkpoints llc
 
 # The caller's environment must not change what is installed or imported. In the environment, the
 # constraints also hold for what `build` installs. (Not PIP_BUILD_CONSTRAINT: newer pips refuse it
@@ -81,8 +85,7 @@ gpu-check:
 	PYTHONNOUSERSITE= $(PYTHON) -m bench.gpu.check
 
 # sdist, then the wheel from the sdist, then the tests against that wheel as a user has it: a new
-# environment, no source tree, and a PATH without a compiler. Left to `make test` for time: the slow
-# ones and files of Python-side checks; and the benchmark's, which no wheel holds.
+# environment, no source tree, and a PATH without a compiler.
 wheel: $(VENV)/.tools
 	rm -rf dist build/user
 	$(PY) -m build --outdir dist .
@@ -91,12 +94,7 @@ wheel: $(VENV)/.tools
 	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && cp -r tests pyproject.toml "$$tmp" && \
 	    cd "$$tmp" && PATH="$(CURDIR)/build/user/venv/bin" \
 	    "$(CURDIR)/build/user/venv/bin/python" -m pytest $(PYTESTS) -m "not slow" \
-	    --ignore=tests/test_end_to_end.py --ignore=tests/test_gpu_check.py \
-	    --ignore=tests/test_torch_modes.py \
-	    --ignore=tests/test_optimizer_contract.py --ignore=tests/test_schedulers.py \
-	    --ignore=tests/test_divergence.py \
-	    --ignore=tests/test_bad_params.py --ignore=tests/test_bad_shared_settings.py \
-	    --ignore=tests/test_bad_state.py --ignore=tests/test_bad_steps.py
+	    $(foreach name,$(NOT_OF_WHEELS),--ignore-glob='tests/test_$(name).py')
 
 clean:
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
