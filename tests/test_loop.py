@@ -63,6 +63,46 @@ def test_what_is_kept_of_a_draw_is_of_its_step(engine):
     assert all(delta.shape == (size,) for _, delta in seen)
 
 
+class Looking:
+    """Takes down what a spectator sees."""
+
+    def __init__(self):
+        self.steps, self.before_, self.after_ = [], [], []
+
+    def start(self, chains, keys, walkers):
+        self.walkers = walkers
+        assert len(chains) == len(keys) == len(set(keys))
+
+    def _weights(self):
+        return [w.clone() for w, _ in self.walkers.tensors()]
+
+    def before(self, step, losses):
+        self.steps.append((step, losses.shape))
+        assert all(grad.shape == w.shape for w, grad in self.walkers.tensors())
+        self.before_.append(self._weights())
+
+    def after(self, step, losses, active):
+        assert (step, losses.shape) == self.steps[-1]
+        assert active.all()
+        self.after_.append(self._weights())
+
+
+@ENGINES
+def test_a_spectator_sees_draws_before_and_after_their_step(engine):
+    made = case("mlp")
+    looking = Looking()
+    settings = SHORT | {"engine": engine, "num_burnin_steps": 2}
+    Sampling(**settings).run(**made.fit, spectator=looking)
+    at_once, boxes = (3, 1) if engine == "vectorised" else (1, 3)
+    assert looking.steps == [(step, (at_once,)) for step in range(2, 7)] * boxes
+    for start, end, after in zip(
+        looking.before_[:4], looking.before_[1:5], looking.after_[:4], strict=True
+    ):
+        for w, w_new, w_after in zip(start, end, after, strict=True):
+            assert (w != w_new).any()
+            assert torch.equal(w_new, w_after)
+
+
 def cliff(edge):
     """A loss that is not a number beyond an edge."""
 

@@ -25,7 +25,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """
     level, frame = 2, sys._getframe(1)
     ours = ("fastllc", "torch")  # which calls some of our methods
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ours:
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ours:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 

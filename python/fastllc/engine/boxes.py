@@ -130,7 +130,9 @@ def _walk_box(
     single = len(job.checkpoints) * len(job.settings) == 1
     nbeta, init_loss = job.settings[0]["nbeta"], job.initial.means[0]
 
-    def on_draw(losses: Tensor) -> None:
+    def on_draw(step: int, losses: Tensor) -> None:
+        if job.spectator is not None:
+            job.spectator.before(step, losses)
         if progress.shown and single:
             progress.see(nbeta * (losses - init_loss))
         if job.watch is not None:
@@ -140,6 +142,12 @@ def _walk_box(
                 if active:
                     job.watch(chain, delta)
 
+    def on_moved(step: int, losses: Tensor) -> None:
+        if job.spectator is not None:
+            job.spectator.after(step, losses, fates.active)
+
+    if job.spectator is not None:
+        job.spectator.start(chains, [job.study.key(chain) for chain in chains], walkers)
     with closing(followed):
         try:
             walk(
@@ -154,6 +162,7 @@ def _walk_box(
                 saving=job.sampling.save_metrics,
                 judging=job.sampling.save_acceptance,
                 on_draw=on_draw,
+                on_moved=on_moved,
                 on_tick=tick,
                 watch=watch,
             )

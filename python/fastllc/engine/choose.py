@@ -19,12 +19,12 @@ from fastllc.errors import warn
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.stack import Blueprint, blueprint
 
-__all__ = ["Choice", "choose"]
+__all__ = ["MAX_WEIGHTS", "CannotStackError", "Choice", "choose"]
 
 # What the chains of one stack may take, weights and what backward passes keep of forward ones.
 _BUDGET = 2**30
 # Above this the arithmetic of one chain keeps the processor busy.
-_MAX_WEIGHTS = 2**20
+MAX_WEIGHTS = 2**20
 
 
 class Choice(NamedTuple):
@@ -42,6 +42,10 @@ class Choice(NamedTuple):
     reason: str
     chunk: int
     blueprints: list[Blueprint]
+
+
+class CannotStackError(ValueError):
+    """Chains must be vectorised, and cannot."""
 
 
 class _Refused(Exception):
@@ -81,7 +85,7 @@ def choose(
 
     Raises
     ------
-    ValueError
+    CannotStackError
         If chains must be vectorised and cannot.
     """
     model = objective.model
@@ -98,7 +102,7 @@ def choose(
     except _Refused as refusal:
         reason = str(refusal)
         if engine == "vectorised":
-            raise ValueError(
+            raise CannotStackError(
                 f'engine must be "auto" or "inplace" for this model and data: {reason}'
             ) from refusal.__cause__
         unsteady = _unsteady(objective, batches)
@@ -142,7 +146,7 @@ def _worth_it(model: nn.Module, batches: Batches, num_chains: int, shared: bool)
     if getattr(batches, "num_workers", 0) and not shared:
         raise _Refused("a DataLoader with workers would start them for each chain")
     count = sum(p.numel() for p in trainable(model).values())
-    if count > _MAX_WEIGHTS:
+    if count > MAX_WEIGHTS:
         raise _Refused(f"{count:,} weights keep the processor busy with one chain")
 
 

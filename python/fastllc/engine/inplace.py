@@ -115,6 +115,11 @@ class InPlaceWalkers:
         for p, w0 in zip(self._params, self._anchors, strict=True):
             yield (p.detach() - w0).reshape(1, -1)
 
+    def tensors(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield each parameter and its gradient, [1, *shape]."""
+        for p in self._params:
+            yield p.detach()[None], None if p.grad is None else p.grad[None]
+
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [1] each."""
         assert isinstance(self._optimizer, Sampler)

@@ -20,7 +20,7 @@ from fastllc.engine.observables import Observed
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.study import Box, Chain, Study
 from fastllc.engine.vectorised import VectorisedWalkers
-from fastllc.engine.walkers import Walkers
+from fastllc.engine.walkers import Spectator, Walkers
 
 __all__ = ["Job"]
 
@@ -34,6 +34,7 @@ class Job:
     settings : the grid
     load : puts the model to weights
     watch : called at each draw with each chain that moves and its w - w0, [d]
+    spectator : looks at all chains at each draw
     """
 
     sampling: Sampling
@@ -48,6 +49,7 @@ class Job:
     choice: Choice
     load: Callable[[Mapping[str, Tensor]], None]
     watch: Callable[[Chain, Tensor], None] | None
+    spectator: Spectator | None
 
     @property
     def paired(self) -> bool:

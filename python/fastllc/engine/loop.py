@@ -77,7 +77,8 @@ def walk(
     observables: Mapping[str, Observed],
     saving: bool,
     judging: bool,
-    on_draw: Callable[[Tensor], None],
+    on_draw: Callable[[int, Tensor], None],
+    on_moved: Callable[[int, Tensor], None],
     on_tick: Callable[[int], None],
     watch: Watch | None = None,
 ) -> None:
@@ -106,7 +107,9 @@ def walk(
     judging : bool
         Whether the acceptance probability of MALA is kept at draws.
     on_draw : callable
-        Called with the losses of each draw, [K], before its step.
+        Called with the step of each draw and the losses, [K], before it is taken.
+    on_moved : callable
+        Called with the same after it.
     on_tick : callable
         Called now and then, and at the end, with the next step.
     watch : Watch, optional
@@ -122,7 +125,7 @@ def walk(
             watch.see(torch.isfinite(losses))
         draw = schedule.draw(step)
         if draw is not None:
-            on_draw(losses)
+            on_draw(step, losses)
             for name, observed in observables.items():
                 if draw % observed.every == 0:
                     found = observed.losses(walkers.per_sample)
@@ -133,6 +136,8 @@ def walk(
         else:
             finite = walkers.move(step, fates.active)
         fates.lose(finite, step)
+        if draw is not None:
+            on_moved(step, losses)
         if watch is not None:
             if (alive := walkers.alive()) is not None:
                 watch.see(alive)

@@ -27,6 +27,7 @@ from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
 from fastllc.engine.store import Store
 from fastllc.engine.study import Chain, Study
+from fastllc.engine.walkers import Spectator
 from fastllc.errors import DivergenceError, DivergenceWarning, warn
 from fastllc.seeds import draw_key
 
@@ -43,11 +44,12 @@ def run(
     evaluate: Evaluate | None,
     given: Sequence[Weights] | Mapping[str, Weights] | None,
     watch: Callable[[Chain, Tensor], None] | None,
+    spectator: Spectator | None,
 ) -> xr.DataTree:
     """Sample; see `fastllc.sample`."""
     sampling.check()
     keep_freed()
-    if watch is not None and sampling.store is not None:
+    if (watch or spectator) is not None and sampling.store is not None:
         raise ValueError("store must be None: what is made of weights at draws is not kept in it")
     model, given = _one_model(model, given)
     checkpoints = Checkpoints(model, given)
@@ -139,6 +141,7 @@ def run(
                 choice,
                 load,
                 watch,
+                spectator,
             ),
             store,
         )

@@ -19,6 +19,7 @@ from fastllc.engine.loop import Schedule
 from fastllc.engine.objective import Evaluate, LossFn
 from fastllc.engine.observables import Observable
 from fastllc.engine.study import Chain, grid
+from fastllc.engine.walkers import Spectator
 from fastllc.mala import check_judged
 from fastllc.samplers.metrics import Metrics
 from fastllc.samplers.sampler import Sampler
@@ -188,6 +189,7 @@ class Sampling:
         evaluate: Evaluate | None = None,
         checkpoints: Sequence[Weights] | Mapping[str, Weights] | None = None,
         watch: Callable[[Chain, Tensor], None] | None = None,
+        spectator: Spectator | None = None,
     ) -> xr.DataTree:
         """Run all chains; see `sample`.
 
@@ -198,10 +200,12 @@ class Sampling:
         watch : callable, optional
             Called at each draw with each chain that moves, ``(checkpoint, setting, chain)``, and
             its distance w - w0, of shape [d].
+        spectator : Spectator, optional
+            Looks at chains that move together, before and after the step of each draw.
         """
         from fastllc.engine.run import run
 
-        return run(self, model, data, loss_fn, evaluate, checkpoints, watch)
+        return run(self, model, data, loss_fn, evaluate, checkpoints, watch, spectator)
 
     def check(self) -> None:
         """Raise TypeError or ValueError for the first setting that is unfit."""

@@ -152,6 +152,11 @@ class VectorisedWalkers:
         for leaf, w0 in zip(self.leaves, self._anchors, strict=True):
             yield (leaf.detach() - w0.index_select(0, self._rows)).reshape(len(leaf), -1)
 
+    def tensors(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield each parameter and its gradient, [K, *shape]."""
+        for leaf in self.leaves:
+            yield leaf.detach(), leaf.grad
+
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [K] each."""
         return self._stack.metrics()

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc.engine.minibatch import Batch, Minibatch
+from fastllc.engine.study import Chain
 from fastllc.samplers.metrics import Metrics
 
-__all__ = ["Walkers"]
+__all__ = ["Spectator", "Walkers"]
 
 
 class Walkers(Protocol):
@@ -50,6 +51,9 @@ class Walkers(Protocol):
     def displacements(self) -> Iterator[Tensor]:
         """Yield w - w0 of each parameter, [K, numel]."""
 
+    def tensors(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield each parameter and its gradient, [K, *shape]: the memory of the chains itself."""
+
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, [K] each."""
 
@@ -58,3 +62,16 @@ class Walkers(Protocol):
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned."""
+
+
+class Spectator(Protocol):
+    """Somebody who looks at chains at every draw, before and after its step."""
+
+    def start(self, chains: Sequence[Chain], keys: Sequence[int], walkers: Walkers) -> None:
+        """See chains that move together at their start; `keys` are those of their noise."""
+
+    def before(self, step: int, losses: Tensor) -> None:
+        """See a draw before its step, with its gradients and losses, [K]."""
+
+    def after(self, step: int, losses: Tensor, active: NDArray[np.bool_]) -> None:
+        """See it after the step, which the active chains have taken."""

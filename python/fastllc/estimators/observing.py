@@ -14,6 +14,7 @@ from fastllc.engine.data import Data
 from fastllc.engine.objective import Evaluate, LossFn
 from fastllc.engine.observables import Observable
 from fastllc.engine.study import Chain
+from fastllc.engine.walkers import Spectator
 from fastllc.estimators.estimator import Estimator
 
 __all__ = ["ObservingEstimator"]
@@ -47,6 +48,7 @@ class ObservingEstimator(Estimator):
         evaluate: Evaluate | None = None,
         checkpoints: Sequence[Weights] | Mapping[str, Weights] | None = None,
         watch: Callable[[Chain, Tensor], None] | None = None,
+        spectator: Spectator | None = None,
     ) -> xr.DataTree:
         """Run all chains, the samples of the data observed; see `Sampling.run`."""
         observables = dict(self.observables or {})
@@ -54,5 +56,11 @@ class ObservingEstimator(Estimator):
             raise ValueError(f"observables must leave the name {self.observable!r} to the data")
         observables[self.observable] = Observable(data, self.num_observed, self.observe_every)
         return super(ObservingEstimator, replace(self, observables=observables)).run(
-            model, data, loss_fn, evaluate=evaluate, checkpoints=checkpoints, watch=watch
+            model,
+            data,
+            loss_fn,
+            evaluate=evaluate,
+            checkpoints=checkpoints,
+            watch=watch,
+            spectator=spectator,
         )

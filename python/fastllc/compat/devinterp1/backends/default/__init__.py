@@ -1,0 +1,1 @@
+"""Where devinterp 1 keeps its loops."""

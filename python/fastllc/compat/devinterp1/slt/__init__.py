@@ -1,0 +1,1 @@
+"""Estimates of devinterp 1 and their callbacks."""

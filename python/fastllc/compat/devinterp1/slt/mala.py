@@ -1,0 +1,144 @@
+"""How probably a Metropolis test would have accepted the way from draw to draw."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order
+
+__all__ = ["MalaAcceptanceRate", "mala_acceptance_probability"]
+
+Point = Tensor | list[Tensor]
+
+
+def mala_acceptance_probability(
+    prev_params: Point,
+    prev_grads: Point,
+    prev_loss: Any,
+    current_params: Point,
+    current_grads: Point,
+    current_loss: Any,
+    learning_rate: Any,
+) -> Any:
+    r"""Probability with which the Metropolis-adjusted Langevin algorithm accepts a proposal.
+
+    With energies U and their gradients D at w and w'
+
+    .. math:: \min\left(1, \exp\left(U - U' + \frac{\|w' - w + \frac{\epsilon}{2} D\|^2
+              - \|w - w' + \frac{\epsilon}{2} D'\|^2}{2\epsilon}\right)\right).
+
+    Parameters
+    ----------
+    prev_params, prev_grads, current_params, current_grads : Tensor or list of Tensor
+        Weights and gradients of the energy, before and after.
+    prev_loss, current_loss : Tensor
+        The energies.
+    learning_rate : float
+        Step size epsilon > 0.
+
+    Returns
+    -------
+    Tensor or float
+        In [0, 1]; NaN if an energy is.
+
+    Examples
+    --------
+    >>> here = torch.ones(2)
+    >>> mala_acceptance_probability(here, here, 1.0, here, here, 1.0, 0.1)
+    1.0
+    """
+    if torch.as_tensor(current_loss).isnan().any():
+        return math.nan
+    places = [
+        place if isinstance(place, list) else [place]
+        for place in (prev_params, prev_grads, current_params, current_grads)
+    ]
+    log: Any = prev_loss - current_loss
+    half = 0.5 * learning_rate
+    for w, d, w_new, d_new in zip(*places, strict=True):
+        there = (w_new - w + half * d).square().sum()
+        back = (w - w_new + half * d_new).square().sum()
+        log = log + (there - back) / (2 * learning_rate)
+    return min(1.0, torch.as_tensor(log).exp())
+
+
+class MalaAcceptanceRate(SamplerCallback):
+    """The acceptance probability between neighbouring draws, [chain, draw - 1].
+
+    Draws should be one step apart: it judges the step between them, with the minibatch of each.
+
+    Parameters
+    ----------
+    num_chains, num_draws : int
+        Those of `sample`.
+    learning_rate : float
+        That of the sampler.
+    device : torch.device or str
+        Where probabilities are kept.
+    nbeta : float
+        Inverse temperature, that of the sampler.
+    temperature : float, optional
+        Its older name.
+    """
+
+    def __init__(
+        self,
+        num_chains: int,
+        num_draws: int,
+        learning_rate: float,
+        device: torch.device | str = "cpu",
+        nbeta: float | None = None,
+        temperature: float | None = None,
+    ) -> None:
+        super().__init__(device)
+        if nbeta is None:
+            if temperature is None:
+                raise AssertionError("Please provide a value for nbeta.")
+            nbeta = temperature
+            warnings.warn("Temperature is deprecated: its name is nbeta.", stacklevel=2)
+        self.num_chains, self.num_draws = num_chains, num_draws
+        self.learning_rate, self.nbeta = learning_rate, nbeta
+        self.mala_acceptance_rate = torch.zeros((num_chains, num_draws - 1), device=device)
+        self._before: dict[int, tuple[list[Tensor], list[Tensor], Tensor]] = {}
+        self._reached: dict[int, list[Tensor]] = {}
+
+    @any_order
+    def __call__(
+        self, chain: int, draw: int, model: nn.Module, loss: Tensor, optimizer: Any, **kwargs: Any
+    ) -> None:
+        """Take in a draw."""
+        self.update(chain, draw, model, loss, optimizer)
+
+    def update(self, chain: int, draw: int, model: nn.Module, loss: Tensor, optimizer: Any) -> None:
+        """Take in a draw: where its step began, with loss and drift there, is the one before's end.
+
+        The first two draws have no probability: of the first it is not kept where it began.
+        """
+        grads = optimizer.dws
+        energy = loss * self.nbeta + optimizer.localization_loss
+        here = self._reached.get(chain)
+        if draw > 1 and here is not None:
+            self.mala_acceptance_rate[chain, draw - 1] = mala_acceptance_probability(
+                *self._before[chain], here, grads, energy, self.learning_rate
+            )
+        if here is not None:
+            self._before[chain] = here, grads, energy
+        self._reached[chain] = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+    def lose(self, chain: int, draw: int) -> None:
+        """Keep NaN of a chain from this draw on."""
+        self.mala_acceptance_rate[chain, max(0, draw - 1) :] = torch.nan
+
+    def get_results(self) -> dict[str, Any]:
+        """Return ``mala_accept/`` ``trace``, ``mean`` and ``std``."""
+        trace = self.mala_acceptance_rate.cpu().numpy()
+        return {
+            "mala_accept/trace": trace,
+            "mala_accept/mean": trace.mean(),
+            "mala_accept/std": trace.std(),
+        }
