@@ -417,6 +417,21 @@ def test_all_chains_lost_is_an_error_that_names_the_first():
         )
 
 
+def test_without_an_estimator_all_chains_lost_are_told():
+    mala = MalaAcceptanceRate(1, DRAWS, 100.0, nbeta=2.0)
+    with pytest.warns(DivergenceWarning, match="1 of 1 chains"):
+        results = sample(
+            Polynomial([2, 2]),
+            loader_of(TensorDataset(torch.zeros(20, 1))),
+            [mala],
+            cliff(1.0),
+            optimizer_kwargs={"lr": 100.0, "nbeta": 2.0},
+            init_loss=0.0,
+            **{**SHORT, "num_chains": 1},
+        )
+    assert np.isnan(results["mala_accept/mean"])
+
+
 def test_nbeta_and_its_older_name():
     model, data = classifier()
     loader = loader_of(data)

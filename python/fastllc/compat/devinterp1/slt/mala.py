@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order
+from fastllc.compat.devinterp1.slt.llc import kept
 
 __all__ = ["MalaAcceptanceRate", "mala_acceptance_probability"]
 
@@ -135,10 +136,11 @@ class MalaAcceptanceRate(SamplerCallback):
         self.mala_acceptance_rate[chain, max(0, draw - 1) :] = torch.nan
 
     def get_results(self) -> dict[str, Any]:
-        """Return ``mala_accept/`` ``trace``, ``mean`` and ``std``."""
-        trace = self.mala_acceptance_rate.cpu().numpy()
+        """Return ``mala_accept/trace``, and ``mean`` and ``std`` over chains that were not lost."""
+        rates = self.mala_acceptance_rate
+        found = rates if rates.isnan().any(dim=1).all() else kept(rates)
         return {
-            "mala_accept/trace": trace,
-            "mala_accept/mean": trace.mean(),
-            "mala_accept/std": trace.std(),
+            "mala_accept/trace": rates.cpu().numpy(),
+            "mala_accept/mean": found.cpu().numpy().mean(),
+            "mala_accept/std": found.cpu().numpy().std(),
         }

@@ -103,7 +103,7 @@ def sample(
     AssertionError
         If ``nbeta`` is not set, or ``temperature`` is set in one place and ``nbeta`` in another.
     RuntimeError
-        If no chain keeps a loss that is a number.
+        If no chain keeps a loss that is a number, and coefficients are estimated.
 
     Warns
     -----
@@ -284,12 +284,13 @@ def _lose(callbacks: Sequence[Callable[..., Any]], lost: Sequence[int | None]) -
     Raises
     ------
     RuntimeError
-        If those are all.
+        If those are all, and coefficients are estimated.
     """
     gone = {chain: draw for chain, draw in enumerate(lost) if draw is not None}
     if not gone:
         return
-    if len(gone) == len(lost):
+    estimated = any(isinstance(each, (LLCEstimator, OnlineLLCEstimator)) for each in callbacks)
+    if len(gone) == len(lost) and estimated:
         chain, draw = next(iter(gone.items()))
         raise RuntimeError(f"NaN detected in loss at chain {chain}, draw {draw}")
     for callback in callbacks:
