@@ -123,7 +123,9 @@ def check(nvcc: str | None) -> str:
 def main(arguments: list[str]) -> None:
     nvcc = shutil.which("nvcc")
     if arguments == ["--check"]:
-        sys.exit(check(nvcc) and f"cuda_resources: {check(nvcc)}")
+        if wrong := check(nvcc):
+            sys.exit(f"cuda_resources: {wrong}")
+        return
     if arguments or nvcc is None:
         sys.exit(__doc__ if arguments else "cuda_resources: no nvcc on the PATH")
     write(nvcc)
