@@ -12,8 +12,8 @@ template <class Index>
 void order_samples(const std::uint64_t* keys, std::int64_t n_chains, std::uint32_t epoch,
                    std::int64_t n, bool replacement, Index* out, std::int64_t count, int threads);
 
-// A tensor [n, width, *] in row-major order, of which rows are taken.
-struct Rows {
+// A tensor of samples, [n, width, *] in row-major order, and where those of a minibatch go.
+struct Samples {
     std::uint64_t source, target;
     std::int64_t width, item;    // columns of a row, bytes of one
     std::int64_t columns_first;  // 1: target [chain, width, batch], 0: [chain, batch, width]
@@ -21,7 +21,7 @@ struct Rows {
 
 // Takes the rows index[chain][0..batch) of every tensor; chains are `stride` indices apart.
 template <class Index>
-void take_rows(const Rows* tensors, std::int64_t n_tensors, const Index* index,
+void take_rows(const Samples* tensors, std::int64_t n_tensors, const Index* index,
                std::int64_t n_chains, std::int64_t stride, std::int64_t batch, int threads);
 
 }  // namespace fastllc

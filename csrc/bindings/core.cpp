@@ -103,18 +103,26 @@ double localization_penalty_(DType dtype, const Table<Pair>& pairs, double stren
 
 template <class Index>
 void order_samples_(const Table<std::uint64_t>& keys, std::uint32_t epoch, std::int64_t n,
-                    bool replacement, std::uint64_t out, std::int64_t count, int threads) {
+                    bool replacement, Table<Index> out, int threads) {
+    const std::int64_t count = keys.size() ? out.size() / keys.size() : 0;
+    expect_size(out, keys.size() * count, "out");
+    if (!replacement && count > n)
+        throw std::invalid_argument("out must have rows of at most " + std::to_string(n) +
+                                    " items, got " + std::to_string(count));
+    Index* const to = out.mutable_data();
     const py::gil_scoped_release release;
-    order_samples(keys.data(), keys.size(), epoch, n, replacement, reinterpret_cast<Index*>(out),
-                  count, threads);
+    order_samples(keys.data(), keys.size(), epoch, n, replacement, to, count, threads);
 }
 
 template <class Index>
-void take_rows_(const Table<Rows>& tensors, std::uint64_t index, std::int64_t n_chains,
-                std::int64_t stride, std::int64_t batch, int threads) {
+void take_rows_(const Table<Samples>& tensors, const py::array_t<Index, 0>& index, int threads) {
+    constexpr py::ssize_t item = sizeof(Index);
+    if (index.ndim() != 2 || (index.strides(1) != item && index.shape(1) > 1))
+        throw std::invalid_argument("index must be [chain, batch] with contiguous rows");
+    const std::int64_t stride = index.strides(0) / item;
     const py::gil_scoped_release release;
-    take_rows(tensors.data(), tensors.size(), reinterpret_cast<const Index*>(index), n_chains,
-              stride, batch, threads);
+    take_rows(tensors.data(), tensors.size(), index.data(), index.shape(0), stride, index.shape(1),
+              threads);
 }
 
 // The two halves of Box-Muller for an array of random words, for tests of their accuracy.
@@ -140,8 +148,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                          alpha, eps, start, corrected, adapt_steps, beta, friction);
     PYBIND11_NUMPY_DTYPE(Chain, key, step, active, thermostat, anchor);
     PYBIND11_NUMPY_DTYPE(Pair, w, w0, out, numel);
-    PYBIND11_NUMPY_DTYPE(Rows, source, target, width, item, columns_first);
-    m.attr("ROWS") = py::dtype::of<Rows>();
+    PYBIND11_NUMPY_DTYPE(Samples, source, target, width, item, columns_first);
+    m.attr("SAMPLES") = py::dtype::of<Samples>();
     m.attr("SEGMENT") = py::dtype::of<Segment>();
     m.attr("SETTING") = py::dtype::of<Setting>();
     m.attr("CHAIN") = py::dtype::of<Chain>();
@@ -183,17 +191,16 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
           py::arg("first"), py::arg("key"), py::arg("step"), py::arg("param"), py::arg("threads"));
     m.def("localization_penalty", &localization_penalty_, py::arg("dtype"), py::arg("pairs"),
           py::arg("strength"), py::arg("threads"));
-    const auto minibatches = [&](const std::string& suffix, auto index) {
+    const auto minibatches = [&](auto index) {
         using Index = decltype(index);
-        m.def(("order_samples_" + suffix).c_str(), &order_samples_<Index>, py::arg("keys"),
-              py::arg("epoch"), py::arg("n"), py::arg("replacement"), py::arg("out"),
-              py::arg("count"), py::arg("threads"));
-        m.def(("take_rows_" + suffix).c_str(), &take_rows_<Index>, py::arg("tensors"),
-              py::arg("index"), py::arg("n_chains"), py::arg("stride"), py::arg("batch"),
+        m.def("order_samples", &order_samples_<Index>, py::arg("keys").noconvert(),
+              py::arg("epoch"), py::arg("n"), py::arg("replacement"), py::arg("out").noconvert(),
               py::arg("threads"));
+        m.def("take_rows", &take_rows_<Index>, py::arg("tensors").noconvert(),
+              py::arg("index").noconvert(), py::arg("threads"));
     };
-    minibatches("int32", std::int32_t{});
-    minibatches("int64", std::int64_t{});
+    minibatches(std::int32_t{});
+    minibatches(std::int64_t{});
     m.def("box_muller_parts_float32", &box_muller_parts<scalar::Single>, py::arg("words"));
     m.def("box_muller_parts_float64", &box_muller_parts<scalar::Double>, py::arg("words"));
 }

@@ -38,8 +38,9 @@ private:
 
     void refill() {
         std::uint64_t low[kCounters], c[4][kCounters];
+        const auto upper = std::uint32_t(next_ >> 32);  // the same for all: next_ is a multiple
         for (auto& counter : low) counter = next_++;
-        noise::philox<Lane>(keys_, low, std::uint32_t(next_ >> 32), high_, c);
+        noise::philox<Lane>(keys_, low, upper, high_, c);
         for (int i = 0; i < kCounters; ++i) {
             words_[2 * i] = c[0][i] << 32 | (c[1][i] & 0xffffffffu);
             words_[2 * i + 1] = c[2][i] << 32 | (c[3][i] & 0xffffffffu);
@@ -87,7 +88,7 @@ void order_samples(const std::uint64_t* keys, std::int64_t n_chains, std::uint32
 }
 
 template <class Index>
-void take_rows(const Rows* tensors, std::int64_t n_tensors, const Index* index,
+void take_rows(const Samples* tensors, std::int64_t n_tensors, const Index* index,
                std::int64_t n_chains, std::int64_t stride, std::int64_t batch, int threads) {
     std::int64_t bytes = 1;
     for (std::int64_t t = 0; t < n_tensors; ++t) bytes += tensors[t].width * tensors[t].item;
@@ -96,7 +97,7 @@ void take_rows(const Rows* tensors, std::int64_t n_tensors, const Index* index,
     cpu::parallel_for(n_chains * pieces, threads, [&](std::int64_t task) {
         const std::int64_t chain = task / pieces, from = task % pieces * at_once;
         const std::int64_t to = std::min(from + at_once, batch);
-        for (const Rows* rows = tensors; rows < tensors + n_tensors; ++rows) {
+        for (const Samples* rows = tensors; rows < tensors + n_tensors; ++rows) {
             const auto* const source = reinterpret_cast<const unsigned char*>(rows->source);
             const std::int64_t row = rows->width * rows->item;
             auto* const target =
@@ -117,8 +118,8 @@ void take_rows(const Rows* tensors, std::int64_t n_tensors, const Index* index,
 #define FASTLLC_INDEX(Index)                                                                       \
     template void order_samples(const std::uint64_t*, std::int64_t, std::uint32_t, std::int64_t,   \
                                 bool, Index*, std::int64_t, int);                                  \
-    template void take_rows(const Rows*, std::int64_t, const Index*, std::int64_t, std::int64_t,   \
-                            std::int64_t, int);
+    template void take_rows(const Samples*, std::int64_t, const Index*, std::int64_t,              \
+                            std::int64_t, std::int64_t, int);
 FASTLLC_INDEX(std::int32_t)
 FASTLLC_INDEX(std::int64_t)
 

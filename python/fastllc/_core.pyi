@@ -11,7 +11,7 @@ MAX_SKETCH: int
 MOMENTS: tuple[str, ...]
 NOISE_FORMAT: int
 PAIR: np.dtype[np.void]
-ROWS: np.dtype[np.void]
+SAMPLES: np.dtype[np.void]
 SEGMENT: np.dtype[np.void]
 SETTING: np.dtype[np.void]
 VERSION: str
@@ -59,27 +59,14 @@ def standard_normal(
     param: int,
     threads: int,
 ) -> None: ...
-def order_samples_int32(
+def order_samples(
     keys: NDArray[np.uint64],
     epoch: int,
     n: int,
     replacement: bool,
-    out: int,
-    count: int,
+    out: NDArray[np.int32] | NDArray[np.int64],
     threads: int,
 ) -> None: ...
-def take_rows_int32(
-    tensors: NDArray[np.void], index: int, n_chains: int, stride: int, batch: int, threads: int
-) -> None: ...
-def order_samples_int64(
-    keys: NDArray[np.uint64],
-    epoch: int,
-    n: int,
-    replacement: bool,
-    out: int,
-    count: int,
-    threads: int,
-) -> None: ...
-def take_rows_int64(
-    tensors: NDArray[np.void], index: int, n_chains: int, stride: int, batch: int, threads: int
+def take_rows(
+    tensors: NDArray[np.void], index: NDArray[np.int32] | NDArray[np.int64], threads: int
 ) -> None: ...

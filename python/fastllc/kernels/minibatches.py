@@ -14,9 +14,6 @@ from fastllc.memory import check_storage
 
 __all__ = ["Rows", "has_rows", "order_samples"]
 
-_ORDER = {torch.int32: _core.order_samples_int32, torch.int64: _core.order_samples_int64}
-_TAKE = {torch.int32: _core.take_rows_int32, torch.int64: _core.take_rows_int64}
-
 
 def order_samples(
     keys: NDArray[np.uint64], epoch: int, n: int, out: Tensor, *, replacement: bool
@@ -39,8 +36,7 @@ def order_samples(
     >>> order_samples(np.zeros(1, np.uint64), 0, 4, out, replacement=False).sort().values
     tensor([[0, 1, 2, 3]], dtype=torch.int32)
     """
-    count = out.shape[-1]
-    _ORDER[out.dtype](keys, epoch, n, replacement, out.data_ptr(), count, torch.get_num_threads())
+    _core.order_samples(keys, epoch, n, replacement, out.numpy(), torch.get_num_threads())
     return out
 
 
@@ -84,7 +80,7 @@ class Rows:
     def __init__(self, tensors: Sequence[Tensor], columns_first: Sequence[bool]) -> None:
         self._tensors = list(tensors)
         self._columns_first = list(columns_first)
-        self._table = np.zeros(len(tensors), _core.ROWS)
+        self._table = np.zeros(len(tensors), _core.SAMPLES)
         self._sources: list[int] = []
         self._table["width"] = [t[:1].numel() for t in tensors]
         self._table["item"] = [t.element_size() for t in tensors]
@@ -116,9 +112,7 @@ class Rows:
             for t, columns_first in zip(self._tensors, self._columns_first, strict=True)
         ]
         self._table["target"] = [t.data_ptr() for t in found]
-        _TAKE[index.dtype](
-            self._table, index.data_ptr(), chains, index.stride(0), batch, torch.get_num_threads()
-        )
+        _core.take_rows(self._table, index.numpy(), torch.get_num_threads())
         return [
             t.mT if columns_first else t
             for t, columns_first in zip(found, self._columns_first, strict=True)
