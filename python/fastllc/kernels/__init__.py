@@ -1,6 +1,7 @@
 """The only door to native code: tensors are checked here and packed into its tables."""
 
 from fastllc.kernels.chains import UNSTOPPABLE, Chains
+from fastllc.kernels.checked import Checked
 from fastllc.kernels.device import DeviceSegments
 from fastllc.kernels.functions import (
     has_kernel,
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_STEP",
     "UNSTOPPABLE",
     "Chains",
+    "Checked",
     "DeviceSegments",
     "Fetched",
     "Member",

@@ -27,16 +27,12 @@ class DeviceSegments(Checked):
 
     Parameters
     ----------
-    members : sequence of Member
-        The tensors, none of which shares memory with another.
+    members, chains, anchors
+        As in `Checked`.
     rule : _core.Rule
         How they move.
     rows : Chains
         The chains that they are of.
-    chains : int, optional
-        Number of stacked chains; without it the tensors are those of one chain.
-    anchors : sequence of int, optional
-        For each chain the row of `w0` that is its anchor; see `Segments`.
 
     Attributes
     ----------

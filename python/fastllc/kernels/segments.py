@@ -22,15 +22,10 @@ class Segments(Checked):
 
     Parameters
     ----------
-    members : sequence of Member
-        The tensors, none of which shares memory with another.
+    members, chains, anchors
+        As in `Checked`; on the CPU.
     rule : _core.Rule, optional
         How they move.
-    chains : int, optional
-        Number of stacked chains; without it the tensors are those of one chain.
-    anchors : sequence of int, optional
-        For each chain the row of `w0` that is its anchor, all `w0` being stacks of the same length;
-        without it all chains share one.
 
     Raises
     ------

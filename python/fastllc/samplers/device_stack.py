@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastllc.kernels import Chains, DeviceSegments, send
+from fastllc.kernels import Chains, DeviceSegments, Member, send
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
 from fastllc.samplers.stack import Stack
 
@@ -33,11 +33,8 @@ class DeviceStack(Stack):
         ndarray of bool, shape [K]
             All True: which chains have been lost, `alive` tells.
         """
-        moving = [i for i, grad in enumerate(grads) if grad is not None]
-        if self._launched is None or moving != self._moving:
-            self._launched = self._launch(moving, step)
-        self._launched.bind([grads[i] for i in moving])  # type: ignore[misc]
-        self._launched.step(
+        launched = self._launched = self._bound(grads, step, self._launched, self._launch)
+        launched.step(
             self._settings,
             self._keys,
             np.full(len(self._keys), step, np.int64),
@@ -75,8 +72,7 @@ class DeviceStack(Stack):
         super().load_state_dict(saved)
         self._launched = self._chains = None
 
-    def _launch(self, moving: list[int], step: int) -> DeviceSegments:
-        members = self._take(moving, step)
+    def _launch(self, members: list[Member]) -> DeviceSegments:
         if self._chains is None:
             self._chains = Chains(len(self._keys), members[0].w.device, self._rows)
         self._scales = None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastllc.kernels import Member, Segments, Setting
+from fastllc.kernels import Checked, Member, Segments, Setting
 from fastllc.reference.precision import read
 from fastllc.samplers.acceptance import Energy, Point, log_acceptance
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
@@ -19,6 +19,8 @@ from fastllc.samplers.settings import needs_anchor
 from fastllc.samplers.state import missing_state, spread_masks
 
 __all__ = ["Blueprint", "Stack", "blueprint"]
+
+Bound = TypeVar("Bound", bound=Checked)
 
 
 class Blueprint(NamedTuple):
@@ -130,7 +132,6 @@ class Stack:
             ]
         ).transpose(2, 0, 1)
         self._keys = np.array(keys, np.uint64)
-        self._steps = np.zeros(len(keys), np.int64)
         self._rows = rows
         self._thermostats = np.array([plan.thermostat for plan in blueprints], np.float64)
         self._members = [
@@ -159,24 +160,19 @@ class Stack:
         ndarray of bool, shape [K]
             Whether all weights that moved are finite; of chains that are not active, True.
         """
-        moving = [i for i, grad in enumerate(grads) if grad is not None]
-        if self._segments is None or moving != self._moving:
-            self._open(moving, step)
-        assert self._segments is not None
-        self._segments.bind([grads[i] for i in moving])  # type: ignore[misc]
-        self._steps.fill(step)
-        finite = self._segments.step(
+        segments = self._segments = self._bound(grads, step, self._segments, self._open)
+        finite = segments.step(
             self._settings,
             self._keys,
-            self._steps,
+            np.full(len(self._keys), step, np.int64),
             active=active,
             thermostats=self._thermostats,
             moments=self._saving,
         )
-        self._thermostats = np.array(self._segments.thermostats)
+        self._thermostats = np.array(segments.thermostats)
         if finite:
             return np.ones(len(self._keys), np.bool_)
-        return ~self._segments.sums.nonfinite.any(axis=1) | ~active
+        return ~segments.sums.nonfinite.any(axis=1) | ~active
 
     def metrics(self) -> Metrics:
         """Return the `Metrics` of the last step, each of shape [K]."""
@@ -238,19 +234,26 @@ class Stack:
         self._thermostats = np.array(saved["thermostats"])
         self._segments = None
 
-    def _open(self, moving: list[int], step: int) -> None:
-        members = self._take(moving, step)
-        self._segments = Segments(
-            members, self._kind.rule, chains=len(self._keys), anchors=self._rows
-        )
+    def _open(self, members: list[Member]) -> Segments:
+        return Segments(members, self._kind.rule, chains=len(self._keys), anchors=self._rows)
 
-    def _take(self, moving: list[int], step: int) -> list[Member]:
-        """Return the members that move from this step on, the first time for some."""
-        for i in moving:
-            if self._born[i] is None:
-                self._born[i] = step
-        self._moving = moving
-        return [self._members[i]._replace(born=self._born[i] or 0) for i in moving]
+    def _bound(
+        self,
+        grads: Sequence[Tensor | None],
+        step: int,
+        opened: Bound | None,
+        open_: Callable[[list[Member]], Bound],
+    ) -> Bound:
+        """Return the tensors that move, with their gradients: `opened`, if it is of the same."""
+        moving = [i for i, grad in enumerate(grads) if grad is not None]
+        if opened is None or moving != self._moving:
+            for i in moving:
+                if self._born[i] is None:
+                    self._born[i] = step
+            self._moving = moving
+            opened = open_([self._members[i]._replace(born=self._born[i] or 0) for i in moving])
+        opened.bind([grads[i] for i in moving])  # type: ignore[misc]
+        return opened
 
 
 def _names(member: Member) -> list[str]:
