@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib.metadata import version
+from typing import Any
 
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,17 +17,19 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from devinterp.slt.sampler import estimate_learning_coeff_with_summary
 
-__all__ = ["run"]
+__all__ = ["estimate", "run"]
 
 
-def run(problem: Problem, steps: int, seed: int) -> Run:
-    """Estimate by one call; its own sampler ``SGLD`` is the default there."""
+def estimate(
+    problem: Problem, draws: int, seed: int, *, burnin: int = 0, device: str = "cpu"
+) -> dict[str, Any]:
+    """Return what one call returns; its own sampler ``SGLD`` is the default there."""
     loader = DataLoader(
         TensorDataset(problem.x, problem.y), batch_size=problem.batch_size, shuffle=True
     )
-
-    def estimate() -> FloatArray:
-        results = estimate_learning_coeff_with_summary(
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: dict[str, Any] = estimate_learning_coeff_with_summary(
             problem.model,
             loader,
             evaluate=lambda model, data: problem.loss(model(data[0]), data[1]),
@@ -35,15 +38,23 @@ def run(problem: Problem, steps: int, seed: int) -> Run:
                 "nbeta": problem.nbeta,
                 "localization": problem.localization,
             },
-            num_draws=steps - steps // 2,
+            num_draws=draws,
             num_chains=problem.chains,
-            num_burnin_steps=steps // 2,
+            num_burnin_steps=burnin,
             init_loss=problem.init_loss,
+            device=device,
             seed=seed,
             verbose=False,
         )
-        return problem.llc(results["loss/trace"])
+    return found
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return timed(estimate)
+
+def run(problem: Problem, steps: int, seed: int) -> Run:
+    """Estimate by one call."""
+    burnin = steps // 2
+
+    def llc() -> FloatArray:
+        found = estimate(problem, steps - burnin, seed, burnin=burnin)
+        return problem.llc(found["loss/trace"])
+
+    return timed(llc)

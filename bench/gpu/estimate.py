@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import warnings
 from dataclasses import replace
 from time import perf_counter
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from bench.end_to_end.problems import Problem, mlp
 from fastllc import Sampling
@@ -77,30 +75,10 @@ def _ours(problem: Problem, steps: int, capture: bool) -> float:
 
 
 def _devinterp(problem: Problem, steps: int) -> float:
-    from devinterp.slt.sampler import estimate_learning_coeff_with_summary
+    from bench.end_to_end.devinterp1 import estimate as estimate_by_devinterp
 
-    loader = DataLoader(
-        TensorDataset(problem.x, problem.y), batch_size=problem.batch_size, shuffle=True
-    )
     torch.cuda.synchronize()
     start = perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        estimate_learning_coeff_with_summary(
-            problem.model,
-            loader,
-            evaluate=lambda model, data: problem.loss(model(data[0]), data[1]),
-            optimizer_kwargs={
-                "lr": problem.lr,
-                "nbeta": problem.nbeta,
-                "localization": problem.localization,
-            },
-            num_draws=steps,
-            num_chains=problem.chains,
-            init_loss=problem.init_loss,
-            device="cuda",
-            seed=0,
-            verbose=False,
-        )
+    estimate_by_devinterp(problem, steps, 0, device="cuda")
     torch.cuda.synchronize()
     return perf_counter() - start
