@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order
 from fastllc.compat.devinterp1.slt.llc import kept
+from fastllc.samplers.acceptance import Energy, Point, log_acceptance
 
 __all__ = ["MalaAcceptanceRate", "mala_acceptance_probability"]
 
-Point = Tensor | list[Tensor]
+Tensors = Tensor | list[Tensor]
 
 
 def mala_acceptance_probability(
-    prev_params: Point,
-    prev_grads: Point,
+    prev_params: Tensors,
+    prev_grads: Tensors,
     prev_loss: Any,
-    current_params: Point,
-    current_grads: Point,
+    current_params: Tensors,
+    current_grads: Tensors,
     current_loss: Any,
     learning_rate: Any,
 ) -> Any:
@@ -55,17 +56,23 @@ def mala_acceptance_probability(
     """
     if torch.as_tensor(current_loss).isnan().any():
         return math.nan
-    places = [
-        place if isinstance(place, list) else [place]
-        for place in (prev_params, prev_grads, current_params, current_grads)
-    ]
-    log: Any = prev_loss - current_loss
-    half = 0.5 * learning_rate
-    for w, d, w_new, d_new in zip(*places, strict=True):
-        there = (w_new - w + half * d).square().sum()
-        back = (w - w_new + half * d_new).square().sum()
-        log = log + (there - back) / (2 * learning_rate)
-    return min(1.0, torch.as_tensor(log).exp())
+    before = _point(prev_loss, prev_params, prev_grads)
+    after = _point(current_loss, current_params, current_grads)
+    one, zero = torch.ones_like(before.losses), torch.zeros_like(before.losses)
+    # Losses and gradients are those of the energy already: nothing is left to weigh.
+    energy = Energy(learning_rate * one, zero, zero, one, None, None)
+    log = log_acceptance(before, after, one, [energy] * len(before.weights))
+    return min(1.0, log[0].exp().to(torch.get_default_dtype()))
+
+
+def _point(energy: Any, params: Tensors, grads: Tensors) -> Point:
+    """Return where one chain is."""
+    weights, drifts = (
+        [x.double()[None] for x in (each if isinstance(each, list) else [each])]
+        for each in (params, grads)
+    )
+    loss = torch.as_tensor(energy, dtype=torch.float64, device=weights[0].device)
+    return Point(loss.reshape(1), weights, drifts)
 
 
 class MalaAcceptanceRate(SamplerCallback):
