@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import fastllc
+from compat1 import QUIET
 from fastllc.compat.devinterp1.optim import SGLD, SGMCMC, SGNHT
 from fastllc.compat.devinterp1.optim.preconditioner import (
     CompositePreconditioner,
@@ -28,9 +29,7 @@ from fastllc.compat.devinterp1.optim.prior import (
 )
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore:SGLD has been deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:SGNHT has been deprecated:DeprecationWarning"),
+    *QUIET,
     pytest.mark.filterwarnings("ignore:nbeta set to 1"),
     pytest.mark.filterwarnings("ignore:noise_level other than 1"),
 ]
