@@ -27,6 +27,7 @@ KERNEL = re.compile(
     r"Used (?P<registers>\d+) registers.*?(?:(?P<shared>\d+) bytes smem|$)",
     re.DOTALL,
 )
+INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
 HEAD = """\
 # What the CUDA kernels take
 
@@ -45,9 +46,15 @@ def output(*command: str | Path) -> str:
 
 def digest() -> str:
     """Of all that nvcc reads of ours, without comments and the way lines are broken."""
-    files = [*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc/cuda").glob("*.[hc]*")]
+    files: set[Path] = set()
+    waiting = list((ROOT / "csrc/cuda").glob("*.cu"))
+    while waiting:
+        file = waiting.pop().resolve()
+        if file not in files:
+            files.add(file)
+            waiting += [file.parent / name for name in INCLUDE.findall(file.read_text())]
     found = hashlib.sha256(" ".join(FLAGS).encode())
-    for file in sorted(f for f in files if f.suffix != ".cpp"):
+    for file in sorted(files):
         text = re.sub(r"//[^\n]*", "", file.read_text())
         found.update(re.sub(r"\s+", "", text).encode())
     return found.hexdigest()[:12]
