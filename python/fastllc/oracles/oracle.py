@@ -1,0 +1,95 @@
+"""What every oracle has: a minimum, data, and the values that an estimate must come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from fastllc.engine.objective import LossFn
+
+__all__ = ["Coefficient", "Oracle"]
+
+
+class Coefficient(NamedTuple):
+    r"""A local learning coefficient and its multiplicity.
+
+    The volume of :math:`\{L(w) - L(w^*) < t\}` near :math:`w^*` is of the order
+    :math:`t^\lambda (-\log t)^{m-1}`.
+
+    Attributes
+    ----------
+    llc : Fraction
+        :math:`\lambda`, exact.
+    multiplicity : int
+        :math:`m \geq 1`.
+    """
+
+    llc: Fraction
+    multiplicity: int
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    r"""A model at a minimum whose local learning coefficient is known.
+
+    ``LLCEstimator(...).fit(oracle.model, oracle.data, oracle.loss_fn)`` estimates what is known.
+    There are three truths, which are never to be mixed up: ``llc`` is the limit of large
+    :math:`n\beta`; ``exact(nbeta, localization)`` is what a correct sampler converges to at the
+    settings in use as its steps become small; with the step size, and with minibatches, it is
+    what a chain at those steps converges to.
+
+    Attributes
+    ----------
+    name : str
+        What it is, in one line.
+    llc : Fraction
+        :math:`\lambda`, the asymptotic local learning coefficient at the weights of ``model``.
+    multiplicity : int
+        Its multiplicity m. Beyond 1 the limit is reached like :math:`1/\log n\beta`.
+    model : nn.Module
+        At the minimum.
+    data : TensorDataset
+        Inputs and targets.
+    loss_fn : callable
+        ``loss_fn(outputs, targets)``, the mean over the batch.
+    """
+
+    name: str
+    llc: Fraction
+    multiplicity: int
+    model: nn.Module
+    data: TensorDataset
+    loss_fn: LossFn
+
+    def exact(self, nbeta: float, localization: float = 0.0) -> float:
+        r"""Return what a correct sampler converges to as its steps become small.
+
+        .. math:: \lambda(n\beta, \gamma) = n\beta\left(\mathbb E[L_n(w)] - L_n(w^*)\right), \qquad
+                  p(w) \propto \exp\left(-n\beta L_n(w) - \tfrac\gamma2\|w - w^*\|^2\right).
+
+        Parameters
+        ----------
+        nbeta : float
+            :math:`n\beta` > 0.
+        localization : float, default 0
+            :math:`\gamma` >= 0.
+
+        Returns
+        -------
+        float
+            Dimensionless.
+
+        Raises
+        ------
+        ValueError
+            If it is not known, or does not exist: without localization some posteriors are not
+            proper.
+        """
+        raise ValueError(
+            f"exact must be asked of an oracle that has it, and at finite nbeta none is known for "
+            f"{self.name}"
+        )
