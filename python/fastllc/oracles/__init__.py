@@ -3,13 +3,21 @@
 from fastllc.oracles.deep_linear import DeepLinear, deep_linear, reduced_rank
 from fastllc.oracles.formulas import deep_linear_coefficient, reduced_rank_coefficient
 from fastllc.oracles.oracle import Coefficient, Oracle
+from fastllc.oracles.published import CLASSES, PublishedClass, draw_class, truncated_linear
+from fastllc.oracles.quadratic import Quadratic, quadratic
 
 __all__ = [
+    "CLASSES",
     "Coefficient",
     "DeepLinear",
     "Oracle",
+    "PublishedClass",
+    "Quadratic",
     "deep_linear",
     "deep_linear_coefficient",
+    "draw_class",
+    "quadratic",
     "reduced_rank",
     "reduced_rank_coefficient",
+    "truncated_linear",
 ]

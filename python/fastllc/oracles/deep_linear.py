@@ -23,13 +23,24 @@ TOLERANCE = 1e-5
 """Singular values below this share of the largest are what rounding to float32 leaves of zeros."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DeepLinear(Oracle):
     r"""A deep linear network at weights where its learning coefficient is known.
 
     Its loss is torch's ``mse_loss``, the mean over samples and outputs without 1/2, its targets
     are its own outputs: :math:`L_n(w^*) = 0` for any number of samples.
+
+    Attributes
+    ----------
+    rank : int
+        Of the product of all layers.
+    attained : bool
+        Whether ``llc`` is the local learning coefficient. If not, it is the formula's value for
+        the rank of the product, and the local one is as large or larger.
     """
+
+    rank: int
+    attained: bool = True
 
     def layers(self) -> list[Tensor]:
         """Return the weights, [H_l, H_(l-1)], inputs' first, in double precision."""
@@ -114,7 +125,7 @@ def deep_linear(
     (Fraction(47, 1), 2, 75)
     """
     rank = check_sizes(widths, rank)
-    generator = _generator(seed)
+    generator = generator_of(seed)
     spaces = [_orthonormal(h, rank, generator) for h in widths]
     layers = []
     for below, above in pairwise(spaces):
@@ -156,34 +167,49 @@ def reduced_rank(
 
 
 def linear_oracle(
-    layers: Sequence[Tensor], rank: int, n_samples: int, generator: torch.Generator
+    layers: Sequence[Tensor],
+    rank: int,
+    n_samples: int,
+    generator: torch.Generator,
+    *,
+    attained: bool = True,
 ) -> DeepLinear:
     """Make an oracle of layers, [H_l, H_(l-1)], whose product has this rank.
 
-    Its LLC is the formula's, which is right where every product of layers has this rank.
+    Its LLC is the formula's.
     """
     widths = [layers[0].shape[1], *(layer.shape[0] for layer in layers)]
     n_samples = checks.integer("n_samples", n_samples, widths[0])
     llc, multiplicity = deep_linear_coefficient(widths, rank)
     model = nn.Sequential()
     for layer in layers:
-        linear = nn.Linear(*reversed(layer.shape), bias=False, device="meta")
+        linear = nn.Linear(layer.shape[1], layer.shape[0], bias=False, device="meta")
         linear.weight = nn.Parameter(layer.float())
         model.append(linear)
     x = torch.empty(n_samples, widths[0]).uniform_(-10, 10, generator=generator)
     with torch.no_grad():
         y = model(x)
-    name = f"deep linear network {'-'.join(map(str, widths))} of rank {rank}"
-    return DeepLinear(name, llc, multiplicity, model, TensorDataset(x, y), nn.functional.mse_loss)
+    return DeepLinear(
+        name=f"deep linear network {'-'.join(map(str, widths))} of rank {rank}",
+        llc=llc,
+        multiplicity=multiplicity,
+        model=model,
+        data=TensorDataset(x, y),
+        loss_fn=nn.functional.mse_loss,
+        rank=rank,
+        attained=attained,
+    )
 
 
-def _generator(seed: int) -> torch.Generator:
+def generator_of(seed: int) -> torch.Generator:
+    """Return a generator of its own for a seed in [0, 2**63)."""
     return torch.Generator().manual_seed(checks.check_int("seed", seed, 63))
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     normal = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(normal).Q
+    basis: Tensor = torch.linalg.qr(normal).Q
+    return basis
 
 
 def _ranks_of_products(layers: Sequence[Tensor]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fastllc import checks
 from fastllc.engine.objective import LossFn
 
 __all__ = ["Coefficient", "Oracle"]
@@ -56,6 +58,8 @@ class Oracle:
         Inputs and targets.
     loss_fn : callable
         ``loss_fn(outputs, targets)``, the mean over the batch.
+    law : callable, optional
+        ``law(nbeta, localization)`` is what `exact` returns.
     """
 
     name: str
@@ -64,8 +68,11 @@ class Oracle:
     model: nn.Module
     data: TensorDataset
     loss_fn: LossFn
+    law: Callable[[float, float], float] | None = None
 
-    def exact(self, nbeta: float, localization: float = 0.0) -> float:
+    def exact(
+        self, nbeta: float, localization: float = 0.0, *, lr: float | Sequence[float] | None = None
+    ) -> float:
         r"""Return what a correct sampler converges to as its steps become small.
 
         .. math:: \lambda(n\beta, \gamma) = n\beta\left(\mathbb E[L_n(w)] - L_n(w^*)\right), \qquad
@@ -77,19 +84,24 @@ class Oracle:
             :math:`n\beta` > 0.
         localization : float, default 0
             :math:`\gamma` >= 0.
+        lr : float or sequence of float, optional
+            Step size, of oracles that know what it does; see `Quadratic`.
 
         Returns
         -------
         float
-            Dimensionless.
+            Dimensionless; to six digits where it is an integral.
 
         Raises
         ------
-        ValueError
-            If it is not known, or does not exist: without localization some posteriors are not
-            proper.
+        TypeError, ValueError
+            If an argument is out of range, or the value is not known, or does not exist: without
+            localization some posteriors are not proper.
         """
-        raise ValueError(
-            f"exact must be asked of an oracle that has it, and at finite nbeta none is known for "
-            f"{self.name}"
-        )
+        nbeta = checks.positive("nbeta", nbeta)
+        localization = checks.non_negative("localization", localization)
+        if lr is not None:
+            raise ValueError(f"lr must be None: its bias is not known for {self.name}, got {lr}")
+        if self.law is None:
+            raise ValueError(f"exact must be asked of another oracle: unknown for {self.name}")
+        return self.law(nbeta, localization)
