@@ -109,7 +109,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("case", CHAINS)
 def test_chains_converge_to_it(case):
-    """All of it is seen: in none of the cases is the value of small steps, 210 * .46, near."""
+    """Closely enough to tell it from the value of small steps."""
     sampler, lr, batches, truth = CHAINS[case]
     oracle = oracles.quadratic([1.0, 0.3, 0.05] * 70, noise=1.0, n_samples=200)
     estimator = LLCEstimator(

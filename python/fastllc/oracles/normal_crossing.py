@@ -51,7 +51,8 @@ def normal_crossing(
     -------
     Oracle
         With `exact` at any `nbeta`; for more than one weight with localization alone, since
-        without it no posterior is proper.
+        without it no posterior is proper. Away from the origin localization must hold chains
+        there, or else they find what is more singular, in `exact` as in any sampler.
 
     Raises
     ------

@@ -105,13 +105,15 @@ def _law_of_ring(d: int, nbeta: float, localization: float) -> float:
     """Integrate over radius and angle; of all but the prior the angle is no part."""
     width = ((50 + 5 * d) / nbeta) ** 0.5
     low, high = max(0.0, 1 - width) ** 0.5, (1 + width) ** 0.5
+    if localization:
+        near = (12 + 3 * d**0.5) / localization**0.5
+        low, high = max(low, 1 - near), min(high, 1 + near)
     r, radial = legendre(low, high)
     energy = nbeta * (r * r - 1) ** 2
     log_weights = np.log(radial) + (d - 1) * np.log(r) - energy
     if not localization:
         return mean(energy, log_weights)
-    stiff = localization * low
-    farthest = min(np.pi, (12 + 3 * d**0.5) / stiff**0.5) if stiff else np.pi
+    farthest = min(np.pi, near / low**0.5) if low else np.pi
     theta, angular = legendre(0.0, farthest)
     apart = r[:, None] ** 2 + 1 - 2 * r[:, None] * np.cos(theta)
     angles = np.log(angular) + (d - 2) * np.log(np.sin(theta)) - localization / 2 * apart

@@ -11,7 +11,7 @@ __all__ = ["Array", "legendre", "mean"]
 
 Array = NDArray[np.float64]
 
-NODES = 400
+NODES = 160
 
 
 def legendre(low: float, high: float) -> tuple[Array, Array]:
