@@ -13,6 +13,7 @@ PAGES = [
     "docs/devinterp1.md",
     "docs/estimators.md",
     "docs/loops.md",
+    "docs/oracles.md",
     "docs/samplers.md",
 ]
 

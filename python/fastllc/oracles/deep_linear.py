@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from fastllc import checks
 from fastllc.oracles.formulas import check_sizes, deep_linear_coefficient
-from fastllc.oracles.oracle import Oracle
+from fastllc.oracles.oracle import Oracle, generator_of
 
 __all__ = ["DeepLinear", "deep_linear", "linear_oracle", "reduced_rank"]
 
@@ -199,11 +199,6 @@ def linear_oracle(
         rank=rank,
         attained=attained,
     )
-
-
-def generator_of(seed: int) -> torch.Generator:
-    """Return a generator of its own for a seed in [0, 2**63)."""
-    return torch.Generator().manual_seed(checks.check_int("seed", seed, 63))
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from fastllc import checks
-from fastllc.oracles.deep_linear import generator_of
-from fastllc.oracles.oracle import Oracle
+from fastllc.oracles.oracle import Oracle, generator_of
 from fastllc.oracles.quadrature import Array, mean
 
 __all__ = ["normal_crossing"]

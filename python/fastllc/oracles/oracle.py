@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from fastllc import checks
 from fastllc.engine.objective import LossFn
 
-__all__ = ["Coefficient", "Oracle"]
+__all__ = ["Coefficient", "Oracle", "generator_of"]
 
 
 class Coefficient(NamedTuple):
@@ -105,3 +106,8 @@ class Oracle:
         if self.law is None:
             raise ValueError(f"exact must be asked of another oracle: unknown for {self.name}")
         return self.law(nbeta, localization)
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """Return a generator of its own for a seed in [0, 2**63)."""
+    return torch.Generator().manual_seed(checks.check_int("seed", seed, 63))

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fastllc import checks
 from fastllc.engine.sampling import default_nbeta
-from fastllc.oracles.deep_linear import DeepLinear, deep_linear, generator_of, linear_oracle
+from fastllc.oracles.deep_linear import DeepLinear, deep_linear, linear_oracle
 from fastllc.oracles.formulas import check_sizes, deep_linear_coefficient
+from fastllc.oracles.oracle import generator_of
 
 __all__ = ["CLASSES", "PublishedClass", "draw_class", "truncated_linear"]
 
@@ -90,7 +91,8 @@ def draw_class(
         In [0, 2**63). One seed has the same widths and ranks, aligned or not.
     aligned : bool, default True
         Whether all layers have the rank of the product (`deep_linear`), so that the formula is the
-        local value. If not, layers are as published, each with its own rank (`truncated_linear`).
+        local value. If not, layers are as published, each with its own rank (`truncated_linear`):
+        of the largest classes this takes minutes.
     n_samples : int, default 10000
         At least the number of inputs. The published number, which sets `nbeta`, would take
         gigabytes, and with targets without noise more samples change no minimum.

@@ -9,19 +9,17 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from fastllc import checks
 from fastllc.engine.data import DEFAULT_BATCH_SIZE
-from fastllc.oracles.deep_linear import generator_of
-from fastllc.oracles.oracle import Oracle
+from fastllc.oracles.epochs import mean_over_epoch, minibatch_means
+from fastllc.oracles.oracle import Oracle, generator_of
 from fastllc.oracles.potential import Potential, mean_potential
+from fastllc.oracles.quadrature import Array
 
 __all__ = ["Quadratic", "quadratic"]
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,9 +123,9 @@ class Quadratic(Oracle):
                 f"lr must be < 4 (2 - friction) / (nbeta h + localization), which is {limit:.3g} "
                 f"for the largest h, got {lr}"
             )
-        variance, covariance, steps = _minibatches(n, size, replacement)
+        variance, covariance, steps = minibatch_means(n, size, replacement=replacement)
         spread = self.variances[steep]
-        w2, w_xi = _mean_over_epoch(
+        w2, w_xi = mean_over_epoch(
             pull, a, eps, friction, variance * spread, covariance * spread, steps
         )
         return float((pull * (w2 / 2 - w_xi)).sum())
@@ -202,52 +200,3 @@ def _step_sizes(lr: float | Sequence[float], count: int) -> Array:
     if len(lr) != count:
         raise ValueError(f"lr must be one number or {count}, one for each weight, got {len(lr)}")
     return np.array([checks.positive(f"lr[{i}]", x) for i, x in enumerate(lr)])
-
-
-def _minibatches(n: int, size: int, replacement: bool) -> tuple[float, float, int]:
-    """Variance of a minibatch's mean, covariance of two of an epoch, and how many it has.
-
-    In units of the variance of the data.
-    """
-    if replacement:
-        return 1 / size, 0.0, 1
-    return (n - size) / (size * (n - 1)), -1 / (n - 1), n // size
-
-
-def _mean_over_epoch(
-    pull: Array,
-    a: Array,
-    eps: Array,
-    friction: float,
-    variance: Array,
-    covariance: Array,
-    steps: int,
-) -> tuple[Array, Array]:
-    r"""Return the stationary means of w^2 and w xi over the steps of an epoch, per weight.
-
-    Of y = (w, m), y' = A y + f xi + g z. Before step j all minibatches that are left have the same
-    covariance q_j with y, since any order of them is as likely: q_0 = 0, q' = A q + f cov(xi, xi').
-    Then C' = A C A^T + g g^T + var(xi) f f^T + A q f^T + f q^T A^T, and C is the same after an
-    epoch.
-    """
-    s, decay = eps * a / 2, np.full_like(a, 1 - friction)
-    move = np.stack([np.stack([1 - s, decay], -1), np.stack([-s, decay], -1)], -2)
-    f = (eps * pull / 2)[:, None, None] * np.ones((1, 2, 1))
-    heat = (friction * eps)[:, None, None] + variance[:, None, None] * f * f.mT
-    square = np.einsum("dik,djl->dijkl", move, move).reshape(-1, 4, 4)
-
-    def epoch(c: Array) -> tuple[Array, Array, Array]:
-        q, w2, w_xi = np.zeros_like(f), np.zeros_like(a), np.zeros_like(a)
-        for _ in range(steps):
-            w2, w_xi = w2 + c[:, 0, 0], w_xi + q[:, 0, 0]
-            moved = move @ q
-            owed = moved @ f.mT
-            c = move @ c @ move.mT + heat + owed + owed.mT
-            q = moved + covariance[:, None, None] * f
-        return c, w2 / steps, w_xi / steps
-
-    added = epoch(np.zeros_like(move))[0].reshape(-1, 4, 1)
-    whole = np.eye(4) - np.linalg.matrix_power(square, steps)
-    c = np.linalg.solve(whole, added).reshape(move.shape)
-    _, w2, w_xi = epoch(c)
-    return w2, w_xi
