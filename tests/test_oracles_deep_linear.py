@@ -7,8 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastllc import oracles
+import laws
+from fastllc import LLCEstimator, oracles
 from refusals import refuses
+
+one_thread = laws.one_thread
 
 
 def product(layers):
@@ -85,6 +88,40 @@ def test_a_seed_is_a_network():
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
     assert torch.equal(first.data.tensors[0], same.data.tensors[0])
+
+
+def test_chains_at_a_minimum_without_further_degeneracy():
+    """Where the hidden layer has the rank, the Hessian has rank 2 lambda: chains are a quadratic's.
+
+    They converge to the closed form for its eigenvalues, with the step's bias.
+    """
+    oracle = oracles.reduced_rank(5, 3, 5, 3, n_samples=100)
+    x, y = (t.double() for t in oracle.data.tensors)
+    layers = oracle.layers()
+
+    def loss(flat):
+        first, second = flat.split([15, 15])
+        return oracle.loss_fn(x @ first.view(3, 5).T @ second.view(5, 3).T, y)
+
+    point = torch.cat([w.flatten() for w in layers])
+    h = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, point))
+    h = h[h > 1e-4 * h.max()]
+    assert len(h) == 2 * oracle.llc == oracle.jacobian_rank()
+    nbeta, gamma, lr = 1e6, 1e3, 1e-8
+    a = nbeta * h + gamma
+    exact = (0.5 * nbeta * h / (a * (1 - lr * a / 4))).sum().item()
+    estimator = LLCEstimator(
+        lr=lr,
+        nbeta=nbeta,
+        localization=gamma,
+        num_chains=20,
+        num_burnin_steps=1000,
+        num_draws=2000,
+        seed=0,
+        progress=False,
+    ).fit(oracle.model, oracle.data, oracle.loss_fn)
+    assert estimator.llc_sem_ < 0.01 * exact
+    assert abs(estimator.llc_ - exact) < 4 * estimator.llc_sem_
 
 
 def test_reduced_rank_is_one_hidden_layer():

@@ -37,6 +37,11 @@ class DeepLinear(Oracle):
     attained : bool
         Whether ``llc`` is the local learning coefficient. If not, it is the formula's value for
         the rank of the product, and the local one is as large or larger.
+
+    Examples
+    --------
+    >>> [tuple(layer.shape) for layer in reduced_rank(5, 3, 4, 2).layers()]
+    [(3, 5), (4, 3)]
     """
 
     rank: int
@@ -61,6 +66,11 @@ class DeepLinear(Oracle):
         -------
         int
             To the precision of the weights, by two singular value decompositions a layer.
+
+        Examples
+        --------
+        >>> reduced_rank(5, 3, 4, 2).jacobian_rank()  # r (H_0 + H_L - r)
+        14
         """
         layers = self.layers()
         below = _ranks_of_products(layers)
@@ -75,6 +85,10 @@ class DeepLinear(Oracle):
         ------
         ArithmeticError
             If it is more, so that these weights cannot have this learning coefficient.
+
+        Examples
+        --------
+        >>> reduced_rank(5, 3, 4, 2).check()
         """
         rank = self.jacobian_rank()
         if rank > 2 * self.llc:
@@ -130,7 +144,7 @@ def deep_linear(
     layers = []
     for below, above in pairwise(spaces):
         singular = 0.5 + torch.rand(rank, generator=generator, dtype=torch.float64)
-        layers.append((above * singular) @ below.T)
+        layers.append(((above * singular) @ below.T).float())
     oracle = linear_oracle(layers, rank, n_samples, generator)
     if sum(layer.numel() for layer in layers) <= CHECKED:
         oracle.check()
@@ -174,9 +188,14 @@ def linear_oracle(
     *,
     attained: bool = True,
 ) -> DeepLinear:
-    """Make an oracle of layers, [H_l, H_(l-1)], whose product has this rank.
+    """Make an oracle of float32 layers, [H_l, H_(l-1)], with a product of this rank.
 
     Its LLC is the formula's.
+
+    Examples
+    --------
+    >>> linear_oracle([torch.eye(3), torch.eye(3)], 3, 5, generator_of(0)).name
+    'deep linear network 3-3-3 of rank 3'
     """
     widths = [layers[0].shape[1], *(layer.shape[0] for layer in layers)]
     n_samples = checks.integer("n_samples", n_samples, widths[0])
@@ -184,7 +203,7 @@ def linear_oracle(
     model = nn.Sequential()
     for layer in layers:
         linear = nn.Linear(layer.shape[1], layer.shape[0], bias=False, device="meta")
-        linear.weight = nn.Parameter(layer.float())
+        linear.weight = nn.Parameter(layer)
         model.append(linear)
     x = torch.empty(n_samples, widths[0]).uniform_(-10, 10, generator=generator)
     with torch.no_grad():

@@ -29,6 +29,11 @@ class Coefficient(NamedTuple):
         :math:`\lambda`, exact.
     multiplicity : int
         :math:`m \geq 1`.
+
+    Examples
+    --------
+    >>> Coefficient(Fraction(1, 2), 2).llc
+    Fraction(1, 2)
     """
 
     llc: Fraction
@@ -61,6 +66,15 @@ class Oracle:
         ``loss_fn(outputs, targets)``, the mean over the batch.
     law : callable, optional
         ``law(nbeta, localization)`` is what `exact` returns.
+
+    Examples
+    --------
+    >>> from fastllc import oracles
+    >>> oracle = oracles.normal_crossing([1, 2])
+    >>> oracle.llc, oracle.multiplicity
+    (Fraction(1, 4), 1)
+    >>> oracle.loss_fn(oracle.model(oracle.data.tensors[0]), oracle.data.tensors[1]).item()
+    0.0
     """
 
     name: str
@@ -98,6 +112,12 @@ class Oracle:
         TypeError, ValueError
             If an argument is out of range, or the value is not known, or does not exist: without
             localization some posteriors are not proper.
+
+        Examples
+        --------
+        >>> from fastllc import oracles
+        >>> round(oracles.normal_crossing([1, 2]).exact(145.0, 1.0), 4)
+        0.2095
         """
         nbeta = checks.positive("nbeta", nbeta)
         localization = checks.non_negative("localization", localization)
@@ -109,5 +129,11 @@ class Oracle:
 
 
 def generator_of(seed: int) -> torch.Generator:
-    """Return a generator of its own for a seed in [0, 2**63)."""
+    """Return a generator of its own for a seed in [0, 2**63).
+
+    Examples
+    --------
+    >>> generator_of(3).initial_seed()
+    3
+    """
     return torch.Generator().manual_seed(checks.check_int("seed", seed, 63))

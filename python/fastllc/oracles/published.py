@@ -197,7 +197,7 @@ def _truncated(rows: int, columns: int, rank: int, generator: torch.Generator) -
     layer = torch.randn(rows, columns, generator=generator, dtype=torch.float64) / columns**0.5
     u, values, vh = torch.linalg.svd(layer, full_matrices=False)
     truncated: Tensor = (u[:, :rank] * values[:rank]) @ vh[:rank]
-    return truncated
+    return truncated.float()
 
 
 def _uniform(least: int, largest: int, generator: torch.Generator) -> int:

@@ -32,6 +32,11 @@ class Quadratic(Oracle):
         :math:`h_i`.
     variances : ndarray, [d]
         :math:`\sigma_i^2`, mean squares of the centred data.
+
+    Examples
+    --------
+    >>> quadratic([1.0, 2.0]).variances
+    array([0., 0.])
     """
 
     curvatures: Array
