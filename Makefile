@@ -1,7 +1,7 @@
 # Everything runs in .venv against the installed wheel, never against the source tree: what is
 # tested is what ships. Needs Python, make and a C++ compiler; the rest comes from pip.
 #
-#   make demo | test | check | bench | bench-end-to-end | gpu-check | wheel | format | clean
+#   make demo | test | check | bench | bench-steps | bench-end-to-end | gpu-check | wheel | format | clean
 #   PYTHON=python3.12   the interpreter that .venv is made with (make clean first to change it)
 #   PYTEST_ARGS=...     further arguments for pytest in `make test`
 #   CUDA_ARCHITECTURES=90   the GPUs that are compiled for where there is nvcc: here one, with PTX
@@ -24,8 +24,8 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o 
 PYTESTS := ./tests --pyargs fastllc --doctest-modules
 # Left to `make test` for time: laws of chains and checks of Python's side, the same from any build;
 # and the benchmarks', which no wheel holds.
-NOT_OF_WHEELS := bad_* stationary_* oracles_* compat* gpu_check end_to_end engine_laws torch_modes \
-    optimizer_contract schedulers divergence store checkpoints llc
+NOT_OF_WHEELS := bad_* stationary_* oracles_* compat* gpu_check bench_steps end_to_end engine_laws \
+    torch_modes optimizer_contract schedulers divergence store checkpoints llc
 
 # The caller's environment must not change what is installed or imported. In the environment, the
 # constraints also hold for what `build` installs. (Not PIP_BUILD_CONSTRAINT: newer pips refuse it
@@ -39,7 +39,7 @@ export MPLBACKEND := Agg
 
 INSTALL = $(PY) -m pip install --quiet
 
-.PHONY: demo test check bench bench-end-to-end gpu-check wheel format clean
+.PHONY: demo test check bench bench-steps bench-end-to-end gpu-check wheel format clean
 .DELETE_ON_ERROR:
 # The wheel's stamps belong to one environment: nothing is gained from building it twice at once.
 .NOTPARALLEL:
@@ -74,6 +74,11 @@ format: $(VENV)/.extra-lint
 bench: $(VENV)/.extra-bench
 	$(INSTALL) --no-deps devinterp==2.0.1
 	$(PY) -m fastllc bench
+
+# The developers' tables: all samplers, precisions, memory, growth.
+bench-steps: $(VENV)/.extra-bench
+	$(INSTALL) --no-deps devinterp==2.0.1
+	$(PY) -m bench.steps
 
 # Whole estimates against packages that only this sees: they stay out of $(VENV).
 bench-end-to-end: $(VENV)/.extra-bench $(PEERS)/.installed

@@ -9,8 +9,8 @@ import torch
 
 from bench.gpu import check
 from bench.gpu.parts import gpt2, pythia
-from bench.gpu.timing import of_copy
-from fastllc.bench.timing import Row
+from bench.gpu.shares import of_copy
+from bench.rows import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,8 +13,8 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
-from bench.end_to_end.problems import Problem
 from bench.end_to_end.runs import FloatArray, Run, shuffled, timed
+from fastllc.bench.problem import Problem
 
 __all__ = ["run"]
 

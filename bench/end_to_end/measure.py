@@ -10,9 +10,9 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from bench.end_to_end.problems import Problem
 from bench.end_to_end.runs import Run
 from bench.end_to_end.table import Row
+from fastllc.bench.problem import Problem
 
 __all__ = ["Entry", "measure"]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Loss", "NormalCrossing", "Superposition", "Transformer", "descend", "token_loss"]
+from fastllc.bench.problem import Loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["NormalCrossing", "Superposition", "Transformer", "descend", "token_loss"]
 
 
 class NormalCrossing(nn.Module):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import fastllc
-from bench.end_to_end.problems import Problem
 from bench.end_to_end.runs import FloatArray, Run, timed
+from fastllc.bench.problem import Problem
 from fastllc.engine.checkpoints import Checkpoints, trainable
 from fastllc.engine.inplace import InPlaceWalkers
 from fastllc.engine.minibatch import Minibatch

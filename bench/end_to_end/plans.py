@@ -7,7 +7,8 @@ from functools import partial
 from typing import NamedTuple
 
 from bench.end_to_end.measure import Entry
-from bench.end_to_end.problems import PROBLEMS, Problem
+from bench.end_to_end.problems import PROBLEMS
+from fastllc.bench.problem import Problem
 
 __all__ = ["PLANS", "Plan"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from bench.end_to_end.problems import Problem
 from bench.end_to_end.runs import FloatArray, Run, shuffled, timed
+from fastllc.bench.problem import Problem
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.end_to_end.problems import Problem
 from fastllc.bench.machine import peak_resident
+from fastllc.bench.problem import Problem
 
 __all__ = ["FloatArray", "Run", "shuffled", "timed"]
 

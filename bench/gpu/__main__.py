@@ -12,8 +12,8 @@ import torch
 
 from bench.gpu.estimate import estimate
 from bench.gpu.parts import PARTS
+from bench.rows import HEADER, Row
 from fastllc.bench.machine import facts
-from fastllc.bench.timing import HEADER, Row
 from fastllc.kernels import cuda
 
 ALL = {**PARTS, "estimate": estimate}

@@ -8,9 +8,10 @@ from time import perf_counter
 
 import torch
 
-from bench.end_to_end.problems import Problem, mlp
+from bench.end_to_end.problems import mlp
+from bench.rows import Row
 from fastllc import Sampling
-from fastllc.bench.timing import Row
+from fastllc.bench.problem import Problem
 
 __all__ = ["estimate"]
 
@@ -75,7 +76,7 @@ def _ours(problem: Problem, steps: int, capture: bool) -> float:
 
 
 def _devinterp(problem: Problem, steps: int) -> float:
-    from bench.end_to_end.devinterp1 import estimate as estimate_by_devinterp
+    from fastllc.bench.devinterp1 import estimate as estimate_by_devinterp
 
     torch.cuda.synchronize()
     start = perf_counter()

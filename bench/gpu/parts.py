@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.gpu.timing import Step, interleave, of_copy, rows_of
-from fastllc.bench.timing import Entry, Row, relate
+from bench.gpu.shares import of_copy, rows_of
+from bench.rows import Entry, Row, relate
+from fastllc.bench.timing import Call, by_events, interleave
 from fastllc.bench.workloads import (
     LOCALIZATION,
     LR,
@@ -19,6 +20,7 @@ from fastllc.bench.workloads import (
     STEPS,
     TINY,
     Shapes,
+    Step,
     Unavailable,
     Workload,
     one_shape,
@@ -73,14 +75,15 @@ def _measure(
     part = f"{title}: {load.elements:,} elements in {len(shapes)} tensors"
     built = {name: _build(name, load) for name in names}
     steps = {name: step for name, step in built.items() if not isinstance(step, str)}
-    times = interleave(steps, rounds, prepare=load.rotate)
+    calls = {name: Call(step, load.rotate) for name, step in steps.items()}
+    times = interleave(calls, rounds, by_events("cuda"))
     rows = rows_of(part, load.elements, len(shapes), times)
     missing = [
         Row(part, name, load.elements, len(shapes), note=reason)
         for name, reason in built.items()
         if isinstance(reason, str)
     ]
-    del load, steps, built
+    del load, steps, calls, built
     gc.collect()
     torch.cuda.empty_cache()
     return [*rows, *missing]
@@ -166,8 +169,9 @@ def tiny(quick: bool) -> list[Row]:
     part = f"tiny: {load.elements:,} elements in {len(TINY)} tensors"
     rounds = 3 if quick else 20
     names = "fastllc, eager", "fastllc, inside a graph"
-    found = interleave({names[0]: eager}, rounds, repeats=200, prepare=load.rotate)
-    replayed = interleave({names[1]: graph.replay}, rounds, repeats=5)
+    clock = by_events("cuda")
+    found = interleave({names[0]: Call(eager, load.rotate, 200)}, rounds, clock)
+    replayed = interleave({names[1]: Call(graph.replay, repeats=5)}, rounds, clock)
     found |= {name: [t / held for t in times] for name, times in replayed.items()}
     rows = rows_of(part, load.elements, len(TINY), found)
     for row, target in zip(rows, ("<= 25", "<= 6"), strict=True):

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = commands.add_parser("demo", help="estimate the LLC of a small network on digits")
     demo.add_argument("--output", default="trace.png", help="trace plot to write (%(default)s)")
     demo.add_argument("--no-progress", action="store_true", help="hide the progress bars")
-    commands.add_parser("bench", help="print the benchmark table of this machine", add_help=False)
+    commands.add_parser("bench", help="compare with pure PyTorch on this machine", add_help=False)
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.command != "bench":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastllc.seeds import draw_key
 
-__all__ = ["TorchSGLD"]
+__all__ = ["NoiseBuffer", "TorchSGLD"]
 
 
 class TorchSGLD(torch.optim.Optimizer):
@@ -85,7 +85,7 @@ class TorchSGLD(torch.optim.Optimizer):
         self._generator = torch.Generator(device)
         self._generator.manual_seed(draw_key() if seed is None else seed)
         self._anchors = [[p.detach().clone() for p in g["params"]] for g in self.param_groups]
-        self._noise = [_NoiseBuffer(g["params"], self._generator) for g in self.param_groups]
+        self._noise = [NoiseBuffer(g["params"], self._generator) for g in self.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -116,8 +116,22 @@ class TorchSGLD(torch.optim.Optimizer):
         return loss
 
 
-class _NoiseBuffer:
-    """Standard normal numbers for a list of tensors, by one call into one flat buffer."""
+class NoiseBuffer:
+    """Standard normal numbers for a list of tensors, by one call into one flat buffer.
+
+    Parameters
+    ----------
+    params : list of Tensor
+        Of one dtype and device; only their shapes matter.
+    generator : torch.Generator
+        Where the numbers come from.
+
+    Examples
+    --------
+    >>> noise = NoiseBuffer([torch.zeros(2, 3), torch.zeros(3)], torch.Generator())
+    >>> [z.shape for z in noise.draw()]
+    [torch.Size([2, 3]), torch.Size([3])]
+    """
 
     def __init__(self, params: list[Tensor], generator: torch.Generator) -> None:
         self._generator = generator
@@ -126,5 +140,6 @@ class _NoiseBuffer:
         self._views = [piece.view(p.shape) for piece, p in zip(pieces, params, strict=True)]
 
     def draw(self) -> list[Tensor]:
+        """Return views of the buffer, filled anew."""
         self._flat.normal_(generator=self._generator)
         return self._views

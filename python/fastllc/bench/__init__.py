@@ -1,8 +1,9 @@
-"""``python -m fastllc bench``: what a step costs, beside its roofs, its rivals and its targets.
+"""``python -m fastllc bench``: fastllc beside pure PyTorch, devinterp and the memory floor.
 
-How it is measured, and why so, is in bench/README.md of the source tree. The way through the
-code: `workloads` has the tensors and everybody's step over them, `timing` measures steps in turn,
-`parts` are the parts of the table, `command` runs and reports them.
+The way through the code: `workloads` has tensors and everybody's step over them, `pure` that of
+PyTorch, `problem` what whole estimates are of; `timing` measures in turn, `steps` and `estimates`
+say what; a `comparison` is a row of the `table` and a group of bars of the `picture`; `command`
+runs them all.
 """
 
 from fastllc.bench.command import main

@@ -1,145 +1,175 @@
-"""Runs the parts, prints the table, writes the results."""
+"""Runs the comparisons, prints the table, writes numbers and picture."""
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib.metadata
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any, NamedTuple
 
+import torch
+from tqdm import tqdm
+
+from fastllc.bench.comparison import Comparison
+from fastllc.bench.estimates import compare_estimates
 from fastllc.bench.machine import facts, other_seconds
-from fastllc.bench.parts import FLOOR, FULL, OURS, PARTS, QUICK, SIMD
-from fastllc.bench.timing import HEADER, Row
+from fastllc.bench.problem import LINEAR, Problem
+from fastllc.bench.steps import SIZES, compare_steps
+from fastllc.bench.table import tables
 
-__all__ = ["main"]
+__all__ = ["FULL", "Scale", "main", "measure"]
 
-# Parts in the order of the table; those with an environment run in a process of their own.
-TABLE: list[tuple[str, dict[str, str] | None]] = [
-    ("roofs", None),
-    ("roofs", {"FASTLLC_SIMD": "avx2"}),
-    ("roofs-many", None),
-    ("one", None),
-    ("many", None),
-    ("small", None),
-    ("tiny", None),
-    ("tiny-family", None),
-    ("rmsprop-one", None),
-    ("rmsprop-many", None),
-    ("family", {}),
-    ("loop", None),
-    ("memory", {}),
-    ("growth", None),
-]
+
+class Scale(NamedTuple):
+    """How long and how large."""
+
+    sizes: dict[str, Any]  # shapes by name
+    rounds: dict[str, int]  # of each size
+    problems: dict[str, int]  # steps of a chain, by name
+    estimates: int  # rounds of whole estimates
+
+
+FULL = Scale(SIZES, {"small": 21, "medium": 21, "large": 5}, {"linear-8": 400, "linear-50": 100}, 5)
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Measure, print the table, and write the results where asked.
+    """Compare fastllc on this machine, on its GPU if it has one, in less than two minutes.
 
     Parameters
     ----------
     argv : sequence of str
-        ``--quick``: small and short and without torch.compile, to see that it works; nothing is
-        held against a target. ``--json PATH``: write every number, and a plot beside it if
-        matplotlib is installed. ``--only PART``: one part, in this process.
+        ``--json FILE``: write every time and ratio. ``--plot FILE``: draw them, which needs
+        matplotlib.
 
     Returns
     -------
     int
-        0; a missed target is a result, not an error.
+        0.
 
-    Examples
-    --------
-    >>> main(["--quick", "--only", "tiny"])
-    version...
-    0
+    Raises
+    ------
+    ImportError
+        If a plot is asked for and matplotlib is not installed; before anything is measured.
     """
-    parser = argparse.ArgumentParser(prog="fastllc bench")
-    parser.add_argument("--quick", action="store_true", help="small and short, proves nothing")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write every number")
-    parser.add_argument("--only", choices=PARTS, help="measure one part")
+    parser = argparse.ArgumentParser(
+        prog="fastllc bench",
+        description="A step and whole LLCs, beside pure PyTorch, devinterp (if installed) and the "
+        "memory floor, on this machine, in less than two minutes.",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every time and ratio")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
     arguments = parser.parse_args(argv)
-    found = {**facts(), "cores_used_by_others": {}}
-    for name, value in {**found["build_info"], **found["machine"]}.items():
-        print(f"{name:<14}{value}")
-    print(f"\n{HEADER}")
-    rows: list[Row] = []
+    if arguments.plot:
+        from fastllc.plots.style import pyplot
+
+        pyplot("bench --plot")
+    for path in (arguments.json, arguments.plot):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     before = other_seconds(), perf_counter()
-    for part in _measure(arguments.only, arguments.quick):
-        after = other_seconds(), perf_counter()
-        others = (after[0] - before[0]) / (after[1] - before[1])
-        before = after
-        warning = f"   ({others:.2f} cores were used by other processes)" if others > 0.05 else ""
-        for title, lines in groupby(part, lambda row: row.part):
-            found["cores_used_by_others"][title] = round(others, 2)
-            print("", title + warning, *lines, sep="\n", flush=True)
-        rows += part
+    found = measure(FULL, device)
+    others = (other_seconds() - before[0]) / (perf_counter() - before[1])
+    known = _known(device, others)
+    print(report(found, known))
     if arguments.json:
-        found["rows"] = [row.to_json() for row in rows]
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-        _plot(rows, arguments.json.with_suffix(".png"))
+        data = {**known, "comparisons": [each.to_json() for each in found]}
+        arguments.json.write_text(json.dumps(data, indent=1) + "\n")
+    if arguments.plot:
+        from fastllc.bench.picture import draw
+
+        draw(found, known["devinterp"]).savefig(arguments.plot, dpi=150)
     return 0
 
 
-def _measure(only: str | None, quick: bool) -> Iterator[list[Row]]:
-    scale = QUICK if quick else FULL
-    if only is not None:
-        yield PARTS[only](scale)
-        return
-    for part, environment in TABLE:
-        if environment is None:
-            yield PARTS[part](scale)
-        elif environment.get("FASTLLC_SIMD") != SIMD:
-            yield _apart(part, quick, environment)
+def measure(scale: Scale, device: str) -> list[Comparison]:
+    """Make all comparisons, with a line of progress.
+
+    Parameters
+    ----------
+    scale : Scale
+        How long and how large.
+    device : str
+        Where.
+    """
+    parts: list[tuple[str, Callable[[], Comparison]]] = []
+    for size, shapes in scale.sizes.items():
+        for metrics in (False, True):
+            what = f"step, {size}{', metrics' * metrics}"
+            rounds = scale.rounds[size]
+            parts.append(
+                (what, partial(compare_steps, size, shapes, rounds, device, metrics=metrics))
+            )
+    for name, steps in scale.problems.items():
+        problem = _moved(LINEAR[name](), device)
+        parts.append((problem.name, partial(compare_estimates, problem, steps, scale.estimates)))
+    found = []
+    with tqdm(parts, disable=None, leave=False) as progress:
+        for what, compare in progress:
+            progress.set_description(what)
+            found.append(compare())
+            gc.collect()  # compiled functions and their tensors
+    return found
 
 
-def _apart(part: str, quick: bool, environment: dict[str, str]) -> list[Row]:
-    """Measure a part in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "rows.json")
-        command = [sys.executable, "-m", "fastllc.bench", "--only", part, "--json", str(path)]
-        result = subprocess.run(
-            [*command, "--quick"] if quick else command,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode:
-            title = " ".join([part, *environment.values()])
-            reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
-            return [Row(title, "not measured", note=reason)]
-        return [Row.from_json(row) for row in json.loads(path.read_text())["rows"]]
+def _moved(problem: Problem, device: str) -> Problem:
+    problem.model.to(device)
+    problem.x, problem.y = problem.x.to(device), problem.y.to(device)
+    return problem
 
 
-def _plot(rows: list[Row], path: Path) -> None:
-    """Draw the growth with the number of elements, where it was measured and can be drawn."""
-    growth = [row for row in rows if row.part.startswith("growth") and row.seconds]
+def _known(device: str, others: float) -> dict[str, Any]:
+    """Return what the numbers are of: machine, build, versions."""
+    known = facts()
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    if not growth:
-        return
-    figure = Figure(figsize=(8, 6.5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for name, color in ((OURS, "#D55E00"), (FLOOR, "#0072B2")):
-        line = [row for row in growth if row.name.startswith(name)]
-        sizes = [row.elements for row in line]
-        seconds = [float(row.to_json()["median_seconds"]) for row in line]
-        upper.loglog(sizes, [1e6 * s for s in seconds], "o-", color=color, label=name)
-        each = [1e9 * s / n for s, n in zip(seconds, sizes, strict=True)]
-        lower.loglog(sizes, each, "o-", color=color, label=name)
-    upper.set_ylabel("time a step, µs")
-    lower.set_ylabel("time an element, ns")
-    lower.set_xlabel("elements")
-    upper.legend(frameon=False)
-    for ax in (upper, lower):
-        ax.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+        devinterp = importlib.metadata.version("devinterp")
+    except importlib.metadata.PackageNotFoundError:
+        devinterp = ""
+    return {
+        "date": known["date"],
+        "machine": known["machine"],
+        "build_info": known["build_info"],
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "devinterp": devinterp,
+        "cores_used_by_others": round(others, 2),
+    }
+
+
+def report(found: Sequence[Comparison], known: dict[str, Any]) -> str:
+    """Write what was measured: the machine, the tables, what they mean.
+
+    Parameters
+    ----------
+    found : sequence of Comparison
+        What was measured.
+    known : dict
+        ``machine``, ``build_info``, ``device``, ``devinterp``, ``cores_used_by_others``.
+    """
+    build, machine = known["build_info"], known["machine"]
+    where = "" if known["device"] == "cpu" else f"{known['device']}, "
+    lines = [
+        f"{where}{machine['cpu']}, {build['threads']} threads, {build['simd']}; fastllc "
+        f"{build['version']}, torch {build['torch']}.",
+        "",
+        tables(found, known["devinterp"]),
+        "",
+        "Others' times are multiples of fastllc's in the same round: median (quartiles). Steps are "
+        "of SGLD with localization. Behind torch.compile: what compiling took before, which is in "
+        "no multiple.",
+    ]
+    lines += [f"{each.case}: LLC {_llcs(each)}." for each in found if each.llc]
+    if known["cores_used_by_others"] > 0.05:
+        lines.append(
+            f"Other processes used {known['cores_used_by_others']} cores meanwhile: measure again "
+            "when they are done."
+        )
+    return "\n".join(lines)
+
+
+def _llcs(each: Comparison) -> str:
+    return ", ".join(f"{name} {llc:.3g} ± {error:.1g}" for name, (llc, error) in each.llc.items())

@@ -1,109 +1,16 @@
-"""How the benchmarks measure: calls in turn, ratios within a round, rows of a table."""
+"""How the benchmarks measure: calls in turn, so that what disturbs the machine hits all alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from fastllc.bench.workloads import STEPS, Shapes, Step, Unavailable, Workload
-
-__all__ = ["HEADER", "Call", "Entry", "Row", "interleave", "measure", "relate", "repeats"]
-
-HEADER = (
-    f"  {'':<34}{'us a call':>13}{'ns/element':>11}{'IQR':>8}{'rounds':>7}"
-    f"{'value':>10} {'(quartiles)':<18}{'':<34}{'target':<9}"
-)
-
-
-@dataclass
-class Row:
-    """One line of the table.
-
-    Attributes
-    ----------
-    part, name : str
-        What was measured, and where.
-    elements, tensors : int
-        Size of the workload.
-    seconds : list of float
-        Seconds a call, one number for each round.
-    unit : str
-        Of `value`: ``x <name>`` for a ratio of times, else a unit such as ``MiB``.
-    value : float, optional
-        What the target is for; ratios are medians of those within each round.
-    quartiles : list of float
-        First and third quartile of the ratios.
-    target : str
-        Such as ``<= 1.6``; or empty.
-    note : str
-        Why there are no numbers; or empty.
-
-    Examples
-    --------
-    >>> Row("demo", "fastllc", value=1.5, target="<= 1.6").passed
-    True
-    """
-
-    part: str
-    name: str
-    elements: int = 0
-    tensors: int = 0
-    seconds: list[float] = field(default_factory=list)
-    unit: str = ""
-    value: float | None = None
-    quartiles: list[float] = field(default_factory=list)
-    target: str = ""
-    note: str = ""
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the target is met; None where there is none, or no number."""
-        if not self.target or self.value is None:
-            return None
-        sign, bound = self.target.split()
-        return self.value <= float(bound) if sign == "<=" else self.value >= float(bound)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields, with what follows from them."""
-        median = float(np.median(self.seconds)) if self.seconds else None
-        return {**asdict(self), "median_seconds": median, "passed": self.passed}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Row:
-        """Return the row that `to_json` described."""
-        return cls(**{f.name: data[f.name] for f in fields(cls)})
-
-    def __str__(self) -> str:
-        if self.note:
-            return f"  {self.name:<34}{self.note}"
-        times = " " * 39
-        if self.seconds:
-            low, middle, high = np.percentile(self.seconds, [25, 50, 75])
-            times = (
-                f"{middle * 1e6:>13,.1f}{middle * 1e9 / self.elements:>11.3f}"
-                f"{(high - low) / middle:>8.0%}{len(self.seconds):>7}"
-            )
-        value = "" if self.value is None else f"{self.value:.4g}"
-        spread = "({:.4g}-{:.4g})".format(*self.quartiles) if self.quartiles else ""
-        mark = {True: "pass", False: "MISSED", None: ""}[self.passed]
-        end = f"{value:>10} {spread:<18}{self.unit:<34}{self.target:<9}{mark}"
-        return f"  {self.name:<34}{times}{end}".rstrip()
-
-
-class Entry(NamedTuple):
-    """What to measure, what to divide its time by, and the target of that ratio.
-
-    Instead of a name, `against` may be ``us``: the value is then the time itself.
-    """
-
-    name: str
-    against: str = ""
-    target: str = ""
+__all__ = ["Call", "Clock", "by_events", "by_host", "interleave", "quartiles", "repeats"]
 
 
 class Call(NamedTuple):
@@ -114,14 +21,79 @@ class Call(NamedTuple):
     repeats: int = 1
 
 
-def interleave(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Time calls in turn, A B C A B C ..., so that what disturbs the machine hits all alike.
+Clock = Callable[[Call], float]  # mean seconds a call
+
+
+def by_host(call: Call) -> float:
+    """Time a call that returns when its work is done.
+
+    The first of several in a row is not kept: it finds the caches as another one left them.
+
+    Examples
+    --------
+    >>> by_host(Call(lambda: sum(range(10)), repeats=5)) > 0
+    True
+    """
+    seconds = []
+    for _ in range(call.repeats + (call.repeats > 1)):
+        call.prepare()
+        start = perf_counter()
+        call.run()
+        seconds.append(perf_counter() - start)
+    return sum(seconds[-call.repeats :]) / call.repeats
+
+
+def by_events(device: torch.device | str) -> Clock:
+    """Return a clock for calls that leave work to a CUDA device: the time between two events.
+
+    The calls follow one another without waiting, after one that is not timed, which finds the
+    gradients that `prepare` has changed. The device's caches are cold before the first.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where the work is done; 256 MiB are kept there.
+    """
+    # Several times the second cache of any GPU.
+    cold = torch.empty(256 * 2**20, dtype=torch.uint8, device=device)
+
+    def seconds(call: Call) -> float:
+        call.prepare()
+        call.run()
+        cold.zero_()
+        start, stop = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(call.repeats):
+            call.run()
+        stop.record()
+        stop.synchronize()
+        return float(start.elapsed_time(stop)) / 1e3 / call.repeats
+
+    return seconds
+
+
+def interleave(
+    calls: dict[str, Call], rounds: int, clock: Clock = by_host
+) -> dict[str, list[float]]:
+    """Time calls in turn, A B C A B C.
+
+    Parameters
+    ----------
+    calls : dict of str to Call
+        What to time, by name.
+    rounds : int
+        How often; one more before them is not kept.
+    clock : callable
+        `by_host`, or what `by_events` returns.
 
     Returns
     -------
     dict
-        Mean seconds a call in each round. The first round is not kept; neither is the first call
-        in a row, which finds the caches as another one left them.
+        Mean seconds a call in each round.
 
     Examples
     --------
@@ -131,14 +103,8 @@ def interleave(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(1 + rounds):
-        for name, (run, prepare, repeats) in calls.items():
-            seconds = []
-            for _ in range(repeats + (repeats > 1)):
-                prepare()
-                start = perf_counter()
-                run()
-                seconds.append(perf_counter() - start)
-            times[name].append(sum(seconds[-repeats:]) / repeats)
+        for name, call in calls.items():
+            times[name].append(clock(call))
     return {name: seconds[1:] for name, seconds in times.items()}
 
 
@@ -153,50 +119,13 @@ def repeats(elements: int) -> int:
     return max(1, min(50, 1_000_000 // elements))
 
 
-def relate(rows: Sequence[Row], entries: Sequence[Entry]) -> None:
-    """Fill in values and targets of rows that were measured in the same rounds."""
-    by_name = {row.name: row for row in rows}
-    for name, against, target in entries:
-        row, other = by_name[name], by_name.get(against)
-        row.target = target
-        if other is not None:
-            row.unit = f"x {against}"
-            if row.seconds and other.seconds:
-                ratios = np.divide(row.seconds, other.seconds)
-                low, row.value, high = map(float, np.percentile(ratios, [25, 50, 75]))
-                row.quartiles = [low, high]
-        elif against == "us":
-            row.unit, row.value = "us", float(np.median(row.seconds)) * 1e6
-
-
-@torch.no_grad()
-def measure(title: str, shapes: Shapes, rounds: int, entries: Sequence[Entry]) -> list[Row]:
-    """Measure entries of `STEPS` in turn over one workload.
+def quartiles(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return first quartile, median and third quartile.
 
     Examples
     --------
-    >>> entries = [Entry("torch copy_"), Entry("fastllc", "torch copy_")]
-    >>> [row.unit for row in measure("demo", [(100,)], 3, entries)]
-    ['', 'x torch copy_']
+    >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
+    (2.0, 3.0, 4.0)
     """
-    load = Workload(shapes)
-    plural = "s" * (len(shapes) > 1)
-    part = f"{title}: {load.elements:,} elements in {len(shapes)} tensor{plural}"
-    rows = [Row(part, entry.name, load.elements, len(load.params)) for entry in entries]
-    steps = {row.name: _build(row, load) for row in rows}
-    count = repeats(load.elements)
-    calls = {name: Call(step, load.rotate, count) for name, step in steps.items() if step}
-    times = interleave(calls, rounds)
-    for row in rows:
-        row.seconds = times.get(row.name, [])
-    relate(rows, entries)
-    return rows
-
-
-def _build(row: Row, load: Workload) -> Step | None:
-    """Return the step that a row is about, or note why there is none."""
-    try:
-        return STEPS[row.name](load)
-    except Unavailable as error:
-        row.note = str(error)
-        return None
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return float(low), float(middle), float(high)

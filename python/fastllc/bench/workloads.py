@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastllc.bench.pure import UPDATES, Uncompiled, made
 from fastllc.kernels import standard_normal
-from fastllc.peers import TorchSGLD
 from fastllc.samplers.momentum import SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sampler import Sampler
@@ -26,6 +26,7 @@ __all__ = [
     "Step",
     "Unavailable",
     "Workload",
+    "devinterp_step",
     "gpt2_shapes",
     "one_shape",
 ]
@@ -168,45 +169,39 @@ def _ours(kind: Callable[..., Sampler] = SGLD, *, read: bool = False, **options:
     return build
 
 
-def _foreach(load: Workload) -> Step:
-    return TorchSGLD(load.params, LR, nbeta=NBETA, localization=LOCALIZATION, seed=1).step
+def _pure(name: str, *, metrics: bool = False) -> Build:
+    def build(load: Workload) -> Step:
+        settings = {"lr": LR, "nbeta": NBETA, "localization": LOCALIZATION}
+        try:
+            return made(name, load.params, lambda: load.grads, metrics=metrics, **settings)
+        except Uncompiled as error:
+            raise Unavailable(str(error)) from error
+
+    return build
 
 
-def _compiled(load: Workload) -> Step:
-    anchors = [p.clone() for p in load.params]
+def devinterp_step(method: str = "sgld", version: str | None = None, **options: Any) -> Build:
+    """Return what makes a step of devinterp's ``SGMCMC``, of one version or whichever there is."""
 
-    @torch.compile(dynamic=False)
-    def update(w: list[Tensor], grads: list[Tensor], w0: list[Tensor]) -> None:
-        torch._foreach_lerp_(w, w0, LR / 2 * LOCALIZATION)
-        torch._foreach_add_(w, grads, alpha=-LR / 2 * NBETA)
-        torch._foreach_add_(w, [torch.randn_like(p) for p in w], alpha=math.sqrt(LR))
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            update(load.params, load.grads, anchors)
-    except Exception as error:
-        raise Unavailable(f"did not compile: {type(error).__name__}") from error
-    return lambda: update(load.params, load.grads, anchors)
-
-
-def _devinterp(method: str = "sgld", **options: Any) -> Build:
     def build(load: Workload) -> Step:
         try:
             from devinterp.optim import SGMCMC
         except ImportError as error:
             raise Unavailable("not installed") from error
-        if (version := importlib.metadata.version("devinterp")) != "2.0.1":
-            raise Unavailable(f"version {version} is installed")
+        if version not in (None, found := importlib.metadata.version("devinterp")):
+            raise Unavailable(f"version {found} is installed")
         make = getattr(SGMCMC, method)
-        step: Step = make(
-            load.params, lr=LR, nbeta=NBETA, localization=LOCALIZATION, **options
-        ).step
+        try:
+            sampler = make(load.params, lr=LR, nbeta=NBETA, localization=LOCALIZATION, **options)
+        except TypeError as error:
+            raise Unavailable(f"version {found} has no {', '.join(options)}") from error
+        step: Step = sampler.step
         return step
 
     return build
 
 
+_devinterp = partial(devinterp_step, version="2.0.1")
 _SKETCH: dict[str, Any] = {"save_metrics": True, "sketch_dim": 1024}
 
 # What can be measured, by the name it has in the table. Each takes the parameters as they are and
@@ -219,8 +214,8 @@ STEPS: dict[str, Build] = {
     "fastllc": _ours(),
     "fastllc, metrics": _ours(save_metrics=True),
     "fastllc, metrics read": _ours(save_metrics=True, read=True),
-    "torch foreach": _foreach,
-    "torch.compile": _compiled,
+    **{name: _pure(name) for name in UPDATES},
+    **{f"{name}, metrics": _pure(name, metrics=True) for name in UPDATES},
     "devinterp 2.0.1": _devinterp(),
     "devinterp 2.0.1, metrics": _devinterp(save_metrics=True),
     "RMSpropSGLD": _ours(RMSpropSGLD),

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastllc.bench.family import measure_family
+from bench.rows import Entry, Row, measure, relate
+from bench.steps.family import measure_family
 from fastllc.bench.machine import peak_resident
-from fastllc.bench.timing import Call, Entry, Row, interleave, measure, relate, repeats
+from fastllc.bench.timing import Call, interleave, quartiles, repeats
 from fastllc.bench.workloads import (
     SMALL,
     STEPS,
@@ -171,7 +172,7 @@ def _growth(scale: Scale) -> list[Row]:
     by_size = {row.elements: row for row in rows if row.name.startswith(OURS)}
     large, small = by_size[sizes[-1]], by_size[sizes[-1] // 100]
     ratios = np.divide(large.seconds, small.seconds) * small.elements / large.elements
-    low, middle, high = map(float, np.percentile(ratios, [25, 50, 75]))
+    low, middle, high = quartiles(ratios)
     rows.append(
         Row(
             "growth, 1 tensor",

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastllc.bench.timing import Call, Entry, Row, interleave, relate
+from bench.rows import Entry, Row, relate
+from fastllc.bench.timing import Call, interleave
 from fastllc.bench.workloads import LOCALIZATION, LR, NBETA, Workload, one_shape
 from fastllc.samplers.momentum import BAOAB, SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
