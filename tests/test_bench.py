@@ -122,7 +122,7 @@ def measured():
     return [step, whole]
 
 
-def test_ratios_are_taken_within_rounds_and_the_fastest_by_its_median():
+def test_ratios_are_taken_within_rounds_and_the_fastest_by_their_median():
     step, whole = measured()
     assert step.fastest == "torch foreach"
     assert step.ratio("torch foreach") == pytest.approx((2.0, 2.0, 2.05))
@@ -281,11 +281,32 @@ def test_the_command_writes_table_numbers_and_picture(tmp_path, capsys, monkeypa
     assert picture.stat().st_size > 10_000
 
 
-def test_a_plot_without_matplotlib_fails_before_anything_is_measured(monkeypatch, tmp_path):
+def test_a_plot_without_matplotlib_fails_before_anything_is_measured(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "measure", lambda *args: pytest.fail("measured"))
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match="pip install 'fastllc\\[plots\\]'"):
+    with pytest.raises(SystemExit) as caught:
         command.main(["--plot", str(tmp_path / "x.png")])
+    assert caught.value.code == 2
+    assert "pip install 'fastllc[plots]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("gpu", "built"), [(True, True), (True, False), (False, True)])
+def test_a_gpu_is_measured_where_there_are_kernels_for_it(gpu, built, monkeypatch, capsys):
+    places = []
+
+    def measure(scale, place):
+        places.append(place)
+        return measured()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(command.cuda, "built", lambda: built)
+    monkeypatch.setattr(command, "measure", measure)
+    assert command.main() == 0
+    assert places == ["cuda" if gpu and built else "cpu"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("a GPU, ") == (gpu and built)
+    assert ("no kernels for the GPU" in printed) == (gpu and not built)
 
 
 def test_on_a_gpu_steps_are_timed_by_events_and_reach_the_kernels(device, monkeypatch):

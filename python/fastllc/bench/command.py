@@ -21,6 +21,8 @@ from fastllc.bench.machine import facts, other_seconds
 from fastllc.bench.problem import LINEAR, Problem
 from fastllc.bench.steps import SIZES, compare_steps
 from fastllc.bench.table import tables
+from fastllc.kernels import cuda
+from fastllc.plots.style import pyplot
 
 __all__ = ["FULL", "Scale", "main", "measure"]
 
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] = ()) -> int:
 
     Raises
     ------
-    ImportError
+    SystemExit
         If a plot is asked for and matplotlib is not installed; before anything is measured.
     """
     parser = argparse.ArgumentParser(
@@ -65,13 +67,14 @@ def main(argv: Sequence[str] = ()) -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios")
     arguments = parser.parse_args(argv)
     if arguments.plot:
-        from fastllc.plots.style import pyplot
-
-        pyplot("bench --plot")
+        try:
+            pyplot("bench --plot")
+        except ImportError as error:
+            parser.error(str(error))
     for path in (arguments.json, arguments.plot):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() and cuda.built() else "cpu"
     before = other_seconds(), perf_counter()
     found = measure(FULL, device)
     others = (other_seconds() - before[0]) / (perf_counter() - before[1])
@@ -163,6 +166,8 @@ def report(found: Sequence[Comparison], known: dict[str, Any]) -> str:
         "no multiple.",
     ]
     lines += [f"{each.case}: LLC {_llcs(each)}." for each in found if each.llc]
+    if known["device"] == "cpu" and torch.cuda.is_available():
+        lines.append("This build has no kernels for the GPU that is here; see the README.")
     if known["cores_used_by_others"] > 0.05:
         lines.append(
             f"Other processes used {known['cores_used_by_others']} cores meanwhile: measure again "

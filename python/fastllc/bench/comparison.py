@@ -50,9 +50,9 @@ class Comparison:
 
     @property
     def fastest(self) -> str:
-        """The pure PyTorch of the smallest median time."""
+        """The pure PyTorch of the smallest median ratio."""
         pure = [name for name in self.seconds if name.startswith("torch")]
-        return min(pure, key=lambda name: np.median(self.seconds[name]))
+        return min(pure, key=lambda name: self.ratio(name)[1])
 
     def ratio(self, name: str) -> tuple[float, float, float]:
         """Return the time of `name` divided by fastllc's of the same round: quartiles."""
