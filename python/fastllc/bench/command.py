@@ -36,7 +36,7 @@ class Scale(NamedTuple):
     estimates: int  # rounds of whole estimates
 
 
-FULL = Scale(SIZES, {"small": 21, "medium": 21, "large": 5}, {"linear-8": 400, "linear-50": 100}, 5)
+FULL = Scale(SIZES, {"small": 21, "medium": 21, "large": 5}, {"linear-8": 400, "linear-50": 100}, 3)
 
 
 def main(argv: Sequence[str] = ()) -> int:
