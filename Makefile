@@ -1,7 +1,8 @@
 # Everything runs in .venv against the installed wheel, never against the source tree: what is
 # tested is what ships. Needs Python, make and a C++ compiler; the rest comes from pip.
 #
-#   make demo | test | check | bench | bench-steps | bench-end-to-end | gpu-check | wheel | format | clean
+#   make demo | test | check | bench | bench-steps | bench-end-to-end | gpu-check
+#   make wheel | format | clean
 #   PYTHON=python3.12   the interpreter that .venv is made with (make clean first to change it)
 #   PYTEST_ARGS=...     further arguments for pytest in `make test`
 #   CUDA_ARCHITECTURES=90   the GPUs that are compiled for where there is nvcc: here one, with PTX
