@@ -18,6 +18,7 @@ from fastllc.mala import mala_acceptance
 from fastllc.noise import standard_normal
 from fastllc.penalty import localization_penalty, localization_penalty_and_grad
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.metropolis import MALA
 from fastllc.samplers.momentum import BAOAB, SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sgld import SGLD
@@ -26,6 +27,7 @@ from fastllc.seeds import chain_key
 
 __all__ = [
     "BAOAB",
+    "MALA",
     "SGHMC",
     "SGLD",
     "SGNHT",

@@ -1,4 +1,4 @@
-"""How probably the Metropolis-adjusted Langevin algorithm would accept steps of SGLD."""
+"""Whether the Metropolis-adjusted Langevin algorithm accepts steps of SGLD, and how probably."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Energy", "Point", "log_acceptance"]
+from fastllc.kernels import MAX_PARAMS
+from fastllc.noise import standard_normal
+
+__all__ = ["Energy", "Point", "decide", "log_acceptance", "log_uniforms"]
+
+# Blocks of the sums: torch cuts longer ones by its number of threads, and the last bits follow.
+_BLOCK = 16384
 
 
 class Point(NamedTuple):
@@ -90,5 +96,57 @@ def log_acceptance(
             )
             / sigma**2
         )
-        log = log + (terms if mask is None else torch.where(mask, terms, 0.0)).flatten(1).sum(1)
+        if mask is not None:
+            terms = torch.where(mask, terms, 0.0)
+        for block in terms.flatten(1).split(_BLOCK, dim=1):
+            log = log + block.sum(1)
     return log
+
+
+def log_uniforms(keys: Sequence[int], step: int) -> Tensor:
+    """Return the logarithms of uniforms that follow from (key, step), [K], in double precision.
+
+    Half the squared length of two normals is distributed as -log u. They are those of
+    `standard_normal` at the last parameter id, which no model has a tensor for.
+
+    Examples
+    --------
+    >>> both = log_uniforms([1, 2], step=3)
+    >>> torch.equal(both[1:], log_uniforms([2], step=3)), bool((both < 0).all())
+    (True, True)
+    """
+    normals = [
+        standard_normal(2, seed=int(key), step=step, param=MAX_PARAMS - 1, dtype=torch.float64)
+        for key in keys
+    ]
+    return -0.5 * torch.stack(normals).square().sum(1)
+
+
+def decide(
+    log: Tensor, after: Point, finite: Tensor, keys: Sequence[int], step: int
+) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of acceptance and what Metropolis' test says, [K] each.
+
+    Parameters
+    ----------
+    log : Tensor, shape [K]
+        What `log_acceptance` returned.
+    after : Point
+        The proposals; one without a finite loss is refused.
+    finite : Tensor of bool, shape [K]
+        Whether the weights of each proposal are finite.
+    keys : sequence of int
+        Of the chains' noise.
+    step : int
+        The step of the proposals.
+
+    Examples
+    --------
+    >>> here = Point(torch.tensor([1.0, torch.nan]), [], [])
+    >>> both = torch.ones(2, dtype=torch.bool)
+    >>> decide(torch.zeros(2), here, both, keys=[1, 2], step=0)
+    (tensor([1., 0.]), tensor([ True, False]))
+    """
+    sane = finite & after.losses.isfinite() & ~log.isnan()
+    log = torch.where(sane, log, -torch.inf)
+    return log.clamp(max=0).exp(), log_uniforms(keys, step) < log

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastllc.kernels import Checked, Member, Segments, Setting
 from fastllc.reference.precision import read
-from fastllc.samplers.acceptance import Energy, Point, log_acceptance
+from fastllc.samplers.acceptance import Energy, Point, decide, log_acceptance
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.settings import needs_anchor
@@ -192,11 +192,40 @@ class Stack:
             [g.double().clone() for _, g in moving],
         )
 
+    def kept(self) -> list[tuple[Tensor, Tensor]]:
+        """Return weights and residuals, each with a copy of it; see `correct`."""
+        tensors = [t for m in self._members for t in (m.w, m.residual) if t is not None]
+        return [(tensor, tensor.clone()) for tensor in tensors]
+
+    def correct(
+        self,
+        kept: Sequence[tuple[Tensor, Tensor]],
+        before: Point,
+        after: Point,
+        finite: NDArray[np.bool_],
+        step: int,
+    ) -> Tensor:
+        """Put the chains back whose last step MALA refuses; return the probabilities, [K]."""
+        probabilities, accepted = decide(
+            self._log_acceptance(before, after),
+            after,
+            torch.from_numpy(finite),
+            self._keys.tolist(),
+            step,
+        )
+        refused = ~accepted
+        for tensor, copy in kept:
+            tensor[refused] = copy[refused]
+        return probabilities
+
     def acceptance(self, before: Point, after: Point) -> Tensor:
         """Return how probably MALA would have accepted the last step of `SGLD`, [K].
 
         See `fastllc.mala_acceptance`.
         """
+        return self._log_acceptance(before, after).clamp(max=0).exp()
+
+    def _log_acceptance(self, before: Point, after: Point) -> Tensor:
 
         def numbers(name: str, group: int) -> Tensor:
             found = [getattr(setting, name) for setting in self._settings[group]]
@@ -213,8 +242,7 @@ class Stack:
             )
             for m in (self._members[i] for i in self._moving)
         ]
-        log = log_acceptance(before, after, numbers("nbeta", 0), energies)
-        return log.clamp(max=0).exp()
+        return log_acceptance(before, after, numbers("nbeta", 0), energies)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside weights and settings."""
