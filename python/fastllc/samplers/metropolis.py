@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from fastllc import _core
 from fastllc.errors import DivergenceWarning, warn
-from fastllc.samplers.acceptance import decide
+from fastllc.samplers.acceptance import decide, log_uniforms
 from fastllc.samplers.proposals import check_proposals, log_ratio, moving, point
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.settings import Common
@@ -146,10 +146,9 @@ class MALA(Sampler):
             after = point(self.state, chosen, again)
             probabilities, accepted = decide(
                 log_ratio(self.state, chosen, before, after),
+                log_uniforms([key], self.param_groups[0]["step"] - 1)[:, 0],
                 after,
                 torch.tensor([outcome is None or outcome.finite]),
-                [key],
-                self.param_groups[0]["step"] - 1,
             )
             self.acceptance_probability = probabilities.item()
             self.accepted = bool(accepted)

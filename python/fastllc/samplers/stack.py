@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastllc.kernels import Checked, Member, Segments, Setting
 from fastllc.reference.precision import read
-from fastllc.samplers.acceptance import Energy, Point, decide, log_acceptance
+from fastllc.samplers.acceptance import Energy, LogUniforms, Point, decide, log_acceptance
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.settings import needs_anchor
@@ -132,6 +132,7 @@ class Stack:
             ]
         ).transpose(2, 0, 1)
         self._keys = np.array(keys, np.uint64)
+        self._log_uniforms = LogUniforms(keys)
         self._rows = rows
         self._thermostats = np.array([plan.thermostat for plan in blueprints], np.float64)
         self._members = [
@@ -208,10 +209,9 @@ class Stack:
         """Put the chains back whose last step MALA refuses; return the probabilities, [K]."""
         probabilities, accepted = decide(
             self._log_acceptance(before, after),
+            self._log_uniforms.at(step),
             after,
             torch.from_numpy(finite),
-            self._keys.tolist(),
-            step,
         )
         refused = ~accepted
         for tensor, copy in kept:
