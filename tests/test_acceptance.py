@@ -189,28 +189,38 @@ def test_uniforms_do_not_depend_on_what_is_drawn_with_them():
 
 def test_what_metropolis_decides():
     nan, inf = math.nan, math.inf
-    # The ratio, log u, the loss there, whether its weights are finite; what follows.
+    # The ratio, log u and the loss there; what follows.
     cases = [
-        (0.0, -0.1, 1.0, True, 1.0, True),
-        (3.0, -1e-9, 1.0, True, 1.0, True),
-        (-1.0, -1.1, 1.0, True, math.exp(-1), True),
-        (-1.0, -0.9, 1.0, True, math.exp(-1), False),
-        (-1.0, -1.0, 1.0, True, math.exp(-1), False),
-        (-inf, -50.0, 1.0, True, 0.0, False),
-        (nan, -50.0, 1.0, True, 0.0, False),
-        (inf, -0.1, 1.0, True, 1.0, True),
-        (inf, -0.1, -inf, True, 0.0, False),
-        (1.0, -0.1, nan, True, 0.0, False),
-        (1.0, -0.1, inf, True, 0.0, False),
-        (inf, -0.1, 1.0, False, 0.0, False),
+        (0.0, -0.1, 1.0, 1.0, True),
+        (3.0, -1e-9, 1.0, 1.0, True),
+        (-1.0, -1.1, 1.0, math.exp(-1), True),
+        (-1.0, -0.9, 1.0, math.exp(-1), False),
+        (-1.0, -1.0, 1.0, math.exp(-1), False),
+        (-inf, -50.0, 1.0, 0.0, False),
+        (nan, -50.0, 1.0, 0.0, False),
+        (inf, -0.1, 1.0, 1.0, True),
+        (inf, -0.1, -inf, 0.0, False),
+        (1.0, -0.1, nan, 0.0, False),
+        (1.0, -0.1, inf, 0.0, False),
     ]
-    log, log_u, losses, finite, probabilities, verdicts = zip(*cases, strict=True)
-    after = Point(torch.tensor(losses, dtype=torch.float64), [], [])
-    found, accepted = decide(
-        torch.tensor(log, dtype=torch.float64),
-        torch.tensor(log_u, dtype=torch.float64),
-        after,
-        torch.tensor(finite),
+    log, log_u, losses, probabilities, verdicts = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*cases, strict=True)
     )
-    assert accepted.tolist() == list(verdicts)
-    assert found.tolist() == pytest.approx(list(probabilities))
+    found, accepted = decide(log, log_u, Point(losses, [], []))
+    assert accepted.tolist() == verdicts.bool().tolist()
+    torch.testing.assert_close(found, probabilities)
+
+
+@pytest.mark.parametrize("spoilt", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("slope", [-3.0, 0.0, 3.0, math.inf, -math.inf])
+def test_no_weight_that_is_not_finite_is_accepted(spoilt, decay, anchored, slope):
+    """Whatever loss and gradient are there."""
+    one, zero = (torch.full((1,), x, dtype=torch.float64) for x in (1.0, 0.0))
+    w0 = one[None] if anchored else None
+    energy = Energy(one, one if anchored else zero, decay * one, one, w0, None)
+    here = Point(one, [one[None]], [one[None]])
+    there = Point(zero, [spoilt * one[None]], [torch.full((1, 1), slope, dtype=torch.float64)])
+    log = log_acceptance(here, there, one, [energy])
+    assert decide(log, zero - 50, there)[1].item() is False

@@ -130,14 +130,15 @@ class VectorisedWalkers:
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
     ) -> tuple[NDArray[np.bool_], Tensor]:
         """Take one native step; tell how probably MALA accepts it, [K]."""
-        before = self._stack.point(losses, [leaf.grad for leaf in self.leaves])
-        kept = self._stack.kept() if self.corrected else []
+        judge = self._stack.judge
+        before = judge.point(losses, [leaf.grad for leaf in self.leaves])
+        kept = judge.kept() if self.corrected else []
         finite = self.move(step, active)
         again = self.gradient(minibatches, step)
-        after = self._stack.point(again, [leaf.grad for leaf in self.leaves])
+        after = judge.point(again, [leaf.grad for leaf in self.leaves])
         if not self.corrected:
-            return finite, self._stack.acceptance(before, after)
-        return np.ones_like(finite), self._stack.correct(kept, before, after, finite, step)
+            return finite, judge.acceptance(before, after)
+        return np.ones_like(finite), judge.correct(kept, before, after, step)
 
     @torch.no_grad()
     def per_sample(self, batch: Batch) -> Tensor:

@@ -159,28 +159,24 @@ class LogUniforms:
         return self._drawn[:, offset]
 
 
-def decide(
-    log: Tensor, log_uniform: Tensor, after: Point, finite: Tensor
-) -> tuple[Tensor, Tensor]:
+def decide(log: Tensor, log_uniform: Tensor, after: Point) -> tuple[Tensor, Tensor]:
     """Return the probabilities of acceptance and what Metropolis' test says, [K] each.
 
     Parameters
     ----------
     log : Tensor, shape [K]
-        What `log_acceptance` returned.
+        What `log_acceptance` returned; NaN, as it is where a weight is not finite, is a refusal.
     log_uniform : Tensor, shape [K]
         That of each chain.
     after : Point
         The proposals; one without a finite loss is refused.
-    finite : Tensor of bool, shape [K]
-        Whether the weights of each proposal are finite.
 
     Examples
     --------
     >>> here = Point(torch.tensor([1.0, torch.nan]), [], [])
-    >>> decide(torch.zeros(2), torch.tensor([-0.1, -0.1]), here, here.losses == here.losses)
+    >>> decide(torch.zeros(2), torch.tensor([-0.1, -0.1]), here)
     (tensor([1., 0.]), tensor([ True, False]))
     """
-    sane = finite & after.losses.isfinite() & ~log.isnan()
+    sane = after.losses.isfinite() & ~log.isnan()
     log = torch.where(sane, log, -torch.inf)
     return log.clamp(max=0).exp(), log_uniform < log

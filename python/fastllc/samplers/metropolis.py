@@ -138,7 +138,7 @@ class MALA(Sampler):
                 DivergenceWarning,
             )
         kept = [(p, p.detach().clone(), self._residual(p, copy=True)) for _, _, p in chosen]
-        key, outcome = self._advance(noise_generator)
+        key, _ = self._advance(noise_generator)
         self.acceptance_probability, self.accepted = 0.0, False
         try:
             with torch.enable_grad():
@@ -148,7 +148,6 @@ class MALA(Sampler):
                 log_ratio(self.state, chosen, before, after),
                 log_uniforms([key], self.param_groups[0]["step"] - 1)[:, 0],
                 after,
-                torch.tensor([outcome is None or outcome.finite]),
             )
             self.acceptance_probability = probabilities.item()
             self.accepted = bool(accepted)

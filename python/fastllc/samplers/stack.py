@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc.kernels import Checked, Member, Segments, Setting
-from fastllc.reference.precision import read
-from fastllc.samplers.acceptance import Energy, LogUniforms, Point, decide, log_acceptance
+from fastllc.samplers.judge import Judge
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.settings import needs_anchor
@@ -98,6 +97,11 @@ class Stack:
     keys : sequence of int
         Keys of the noise.
 
+    Attributes
+    ----------
+    judge : Judge
+        Of their steps.
+
     Examples
     --------
     >>> import torch
@@ -132,7 +136,6 @@ class Stack:
             ]
         ).transpose(2, 0, 1)
         self._keys = np.array(keys, np.uint64)
-        self._log_uniforms = LogUniforms(keys)
         self._rows = rows
         self._thermostats = np.array([plan.thermostat for plan in blueprints], np.float64)
         self._members = [
@@ -147,6 +150,7 @@ class Stack:
             for i, (w, w0) in enumerate(zip(weights, anchors, strict=True))
             for state in [missing_state({}, w, first.kind.state_names, exact=first.exact[i])]
         ]
+        self.judge = Judge(self._members, self._settings, rows, keys)
         self._born: list[int | None] = [None] * len(self._members)
         self._segments: Segments | None = None
         self._moving: list[int] = []
@@ -183,66 +187,6 @@ class Stack:
         return metrics_of_sums(
             sums.moments, sums.nonfinite, *self._factors[:, groups].swapaxes(1, 2)
         )
-
-    def point(self, losses: Tensor, grads: Sequence[Tensor | None]) -> Point:
-        """Return copies of where the chains are."""
-        moving = [(m, g) for m, g in zip(self._members, grads, strict=True) if g is not None]
-        return Point(
-            losses.double(),
-            [read(m.w, m.residual).double().clone() for m, _ in moving],
-            [g.double().clone() for _, g in moving],
-        )
-
-    def kept(self) -> list[tuple[Tensor, Tensor]]:
-        """Return weights and residuals, each with a copy of it; see `correct`."""
-        tensors = [t for m in self._members for t in (m.w, m.residual) if t is not None]
-        return [(tensor, tensor.clone()) for tensor in tensors]
-
-    def correct(
-        self,
-        kept: Sequence[tuple[Tensor, Tensor]],
-        before: Point,
-        after: Point,
-        finite: NDArray[np.bool_],
-        step: int,
-    ) -> Tensor:
-        """Put the chains back whose last step MALA refuses; return the probabilities, [K]."""
-        probabilities, accepted = decide(
-            self._log_acceptance(before, after),
-            self._log_uniforms.at(step),
-            after,
-            torch.from_numpy(finite),
-        )
-        refused = ~accepted
-        for tensor, copy in kept:
-            tensor[refused] = copy[refused]
-        return probabilities
-
-    def acceptance(self, before: Point, after: Point) -> Tensor:
-        """Return how probably MALA would have accepted the last step of `SGLD`, [K].
-
-        See `fastllc.mala_acceptance`.
-        """
-        return self._log_acceptance(before, after).clamp(max=0).exp()
-
-    def _log_acceptance(self, before: Point, after: Point) -> Tensor:
-
-        def numbers(name: str, group: int) -> Tensor:
-            found = [getattr(setting, name) for setting in self._settings[group]]
-            return torch.tensor(found, dtype=torch.float64, device=before.losses.device)
-
-        energies = [
-            Energy(
-                numbers("lr", m.group),
-                numbers("localization", m.group),
-                numbers("weight_decay", m.group),
-                numbers("noise_level", m.group),
-                None if m.w0 is None else m.w0.double()[list(self._rows)],
-                m.mask,
-            )
-            for m in (self._members[i] for i in self._moving)
-        ]
-        return log_acceptance(before, after, numbers("nbeta", 0), energies)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside weights and settings."""
