@@ -253,9 +253,7 @@ def test_the_estimator_takes_it():
     exact = (0.5 * nb * h / (nb * h + gamma)).sum()
     settings = SETTINGS | {"lr": lr, "weight_decay": 0.0, "num_chains": 64, "num_draws": 1500}
     estimator = LLCEstimator(**settings, num_burnin_steps=100, save_acceptance=True)
-    estimator.fit(
-        Point(torch.zeros(7)), DATA, evaluate=lambda m, _: (STIFFNESS * m.w**2).sum() / 2
-    )
+    estimator.fit(Point(torch.zeros(7)), DATA, evaluate=lambda m, _: (STIFFNESS * m.w**2).sum() / 2)
     assert estimator.llc_ == pytest.approx(exact, rel=0.01)
     biased = (0.5 * nb * h / ((nb * h + gamma) * (1 - lr * (nb * h + gamma) / 4))).sum()
     assert biased > 1.4 * exact

@@ -370,7 +370,7 @@ def test_bad_use():
     w, other = leaf(draw(6)), leaf(draw(2))
     sampler = MALA([w], nbeta=2.0)
     w.grad = torch.zeros_like(w)
-    with pytest.raises(TypeError, match="closure must compute the loss .* got None"):
+    with pytest.raises(TypeError, match="closure must compute the loss and its gradients"):
         sampler.step()
     with pytest.raises(TypeError, match="closure must return the loss, a number, got None"):
         sampler.step(lambda: None)

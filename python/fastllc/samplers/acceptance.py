@@ -100,7 +100,7 @@ def log_acceptance(
         )
         if mask is not None:
             terms = torch.where(mask, terms, 0.0)
-        for block in terms.flatten(1).split(_BLOCK, dim=1):
+        for block in torch.split(terms.flatten(1), _BLOCK, dim=1):
             log = log + block.sum(1)
     return log
 
@@ -124,8 +124,12 @@ def log_uniforms(keys: Sequence[int], first: int, count: int = 1) -> Tensor:
     >>> torch.equal(both[1:, 2:3], log_uniforms([2], first=5)), bool((both < 0).all())
     (True, True)
     """
-    size, at = (count, 2), {"param": MAX_PARAMS - 1, "first": 2 * first}
-    normals = [standard_normal(size, seed=key, dtype=torch.float64, **at) for key in keys]
+    normals = [
+        standard_normal(
+            (count, 2), seed=key, param=MAX_PARAMS - 1, first=2 * first, dtype=torch.float64
+        )
+        for key in keys
+    ]
     return -0.5 * torch.stack(normals).square().sum(2)
 
 

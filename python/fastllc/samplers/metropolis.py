@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,10 +38,15 @@ class MALA(Sampler):
     :math:`d^{-1/3}`. A step takes two gradients. ``noise_level`` scales the proposals alone, and
     the same posterior is sampled.
 
-    This holds for a loss that is the same function of the weights at every step. On minibatches the
-    test is of the minibatch's own posterior, and what is sampled is not exactly that of all data.
-    The ratio is as exact as two losses times ``nbeta``: where that is above 1e5, compute them in
-    double precision.
+    ``step(closure)`` needs the closure, as `torch.optim.LBFGS` does. It is called at the weights and
+    at the proposal, has to be the same function of them (the same batch, the same dropout), and
+    returns the mean loss; ``step`` returns what it returned first. Gradients are afterwards those at
+    the proposal.
+
+    No bias holds for a loss that is the same function of the weights at every step. On minibatches
+    the test is of the minibatch's own posterior, and what is sampled is not exactly that of all
+    data. The ratio is as exact as two losses times ``nbeta``: where that is above 1e5, compute them
+    in double precision.
 
     The uniform number of the test follows from the seed and the step, as the noise does.
 
@@ -119,11 +123,7 @@ class MALA(Sampler):
     def _step(
         self, closure: Callable[[], Any] | None, *, noise_generator: torch.Generator | None
     ) -> Any:
-        """Propose a step and test it; see `Sampler.step`.
-
-        The closure, which is needed, is called at the weights and at the proposal, and must be the
-        same function of them: the same batch, the same dropout. What it returned first is returned.
-        """
+        """Propose a step and test it; see `Sampler.step`."""
         if closure is None:
             raise TypeError("closure must compute the loss and its gradients for MALA, got None")
         check_proposals(self.param_groups)
