@@ -74,11 +74,11 @@ CASES = {
     "boxes": (linear, lambda m, d: {"lr": [1e-4, 1e-3], "num_chains": 3, "chunk_size": 2}),
     "metropolis": (
         linear,
-        lambda m, d: {"sampler": MALA, "lr": 0.05, "batch_size": 50, "save_acceptance": True},
+        lambda m, d: {"sampler": MALA, "lr": 0.008, "batch_size": 50, "save_acceptance": True},
     ),
     "metropolis in place": (
         linear,
-        lambda m, d: {"sampler": MALA, "lr": 0.05, "batch_size": 50, "engine": "inplace"},
+        lambda m, d: {"sampler": MALA, "lr": 0.008, "batch_size": 50, "engine": "inplace"},
     ),
     "loader": (
         linear,
