@@ -138,7 +138,9 @@ def test_there_and_back_are_each_other_s_reciprocal():
 
     w0 = torch.randn(5, generator=generator, dtype=torch.float64)
     energies = [
-        Energy(each(0.1, 0.2, 0.3), each(1, 2, 3), each(0, 1, 2), each(1, 1.5, 0.5), w0, None),
+        Energy(
+            each(0.1, 0.2, 0.3), each(1, 2, 3), each(0, 1, 2), each(1, 1.5, 0.5), w0[None], None
+        ),
         Energy(
             each(0.1, 0.1, 0.1),
             each(0, 0, 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,8 @@ __all__ = ["check_judged", "mala_acceptance"]
 def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, float]:
     r"""Take one step of `SGLD`, and return how probably MALA would have accepted it.
 
-    The Metropolis-adjusted Langevin algorithm makes the same proposals q and accepts them with the
-    probability
+    The Metropolis-adjusted Langevin algorithm, `MALA`, makes the same proposals q and accepts them
+    with the probability
 
     .. math::
         \min\left(1, \frac{e^{-U(w')}\, q(w | w')}{e^{-U(w)}\, q(w' | w)}\right), \qquad
@@ -86,12 +85,12 @@ def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, flo
     with torch.enable_grad():
         result = closure()
     chosen = moving(sampler.param_groups)
-    before = point(sampler.state, chosen, result)
+    before = point(sampler.state, chosen, result).copied()
     sampler.step()
     with torch.enable_grad():
         again = closure()
-    log = log_ratio(sampler.state, chosen, before, point(sampler.state, chosen, again)).item()
-    return result, math.exp(min(0.0, log)) if not math.isnan(log) else math.nan
+    log = log_ratio(sampler.state, chosen, before, point(sampler.state, chosen, again))
+    return result, log.clamp(max=0).exp().item()
 
 
 def check_judged(sampler: torch.optim.Optimizer) -> None:

@@ -131,7 +131,7 @@ class VectorisedWalkers:
     ) -> tuple[NDArray[np.bool_], Tensor]:
         """Take one native step; tell how probably MALA accepts it, [K]."""
         judge = self._stack.judge
-        before = judge.point(losses, [leaf.grad for leaf in self.leaves])
+        before = judge.point(losses, [leaf.grad for leaf in self.leaves]).copied()
         kept = judge.kept() if self.corrected else []
         finite = self.move(step, active)
         again = self.gradient(minibatches, step)

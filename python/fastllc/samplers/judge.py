@@ -33,7 +33,7 @@ class Judge:
     --------
     >>> w, flat = torch.zeros(2, 3), [torch.zeros(2, 3)]
     >>> judge = Judge([Member(w, id=0)], [[Setting(0.1)] * 2], rows=[0, 0], keys=[1, 2])
-    >>> before, kept = judge.point(torch.zeros(2), flat), judge.kept()
+    >>> before, kept = judge.point(torch.zeros(2), flat).copied(), judge.kept()
     >>> w += 1
     >>> after = judge.point(torch.tensor([0.0, 1e3]), flat)
     >>> judge.correct(kept, before, after, step=0).tolist()
@@ -54,14 +54,10 @@ class Judge:
         self._moving: list[Member] = []
 
     def point(self, losses: Tensor, grads: Sequence[Tensor | None]) -> Point:
-        """Return copies of where the chains are; parameters without a gradient stay."""
+        """Return where the chains are; parameters without a gradient stay."""
         moving = [(m, g) for m, g in zip(self._members, grads, strict=True) if g is not None]
         self._moving = [m for m, _ in moving]
-        return Point(
-            losses.double(),
-            [read(m.w, m.residual).double().clone() for m, _ in moving],
-            [g.double().clone() for _, g in moving],
-        )
+        return Point(losses, [read(m.w, m.residual) for m, _ in moving], [g for _, g in moving])
 
     def acceptance(self, before: Point, after: Point) -> Tensor:
         """Return how probably MALA would have accepted a step of `SGLD`, [K].
@@ -94,7 +90,7 @@ class Judge:
                 localization[m.group],
                 weight_decay[m.group],
                 noise_level[m.group],
-                None if m.w0 is None else m.w0.double()[self._rows],
+                m.w0 if m.w0 is None or len(m.w0) == 1 else m.w0[self._rows],
                 m.mask,
             )
             for m in self._moving

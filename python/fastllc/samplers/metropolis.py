@@ -38,14 +38,14 @@ class MALA(Sampler):
     :math:`d^{-1/3}`. A step takes two gradients. ``noise_level`` scales the proposals alone, and
     the same posterior is sampled.
 
-    ``step(closure)`` needs the closure, as `torch.optim.LBFGS` does. It is called at the weights and
-    at the proposal, has to be the same function of them (the same batch, the same dropout), and
-    returns the mean loss; ``step`` returns what it returned first. Gradients are afterwards those at
-    the proposal.
+    ``step(closure)`` needs the closure, as `torch.optim.LBFGS` does. It is called at the weights
+    and at the proposal, has to be the same function of them (the same batch, the same dropout), and
+    returns the mean loss; ``step`` returns what it returned first. Gradients are afterwards those
+    at the proposal.
 
-    No bias holds for a loss that is the same function of the weights at every step. On minibatches
-    the test is of the minibatch's own posterior, and what is sampled is not exactly that of all
-    data. The ratio is as exact as two losses times ``nbeta``: where that is above 1e5, compute them
+    All this is of a loss that is the same function of the weights at every step. On minibatches the
+    test is of the minibatch's own posterior, and what is sampled is not exactly that of all data.
+    The ratio is as exact as two losses times ``nbeta``: where that is above 1e5, compute them
     in double precision.
 
     The uniform number of the test follows from the seed and the step, as the noise does.
@@ -130,7 +130,7 @@ class MALA(Sampler):
         with torch.enable_grad():
             loss = closure()
         chosen = moving(self.param_groups)
-        before = point(self.state, chosen, loss)
+        before = point(self.state, chosen, loss).copied()
         if not before.losses.isfinite().all():
             warn(
                 f"the loss where the chain is must be finite, got {before.losses.item()}: it may "

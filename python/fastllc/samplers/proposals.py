@@ -61,7 +61,7 @@ def moving(groups: Sequence[dict[str, Any]]) -> Moving:
 
 @torch.no_grad()
 def point(state: Mapping[Tensor, dict[str, Any]], chosen: Moving, loss: Any) -> Point:
-    """Return copies of where a chain is, one of K = 1.
+    """Return where a chain is, one of K = 1.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def point(state: Mapping[Tensor, dict[str, Any]], chosen: Moving, loss: Any) -> 
     >>> w = torch.ones(2, requires_grad=True)
     >>> w.grad = torch.zeros(2)
     >>> point({}, moving([{"params": [w]}]), 0.5).weights
-    [tensor([[1., 1.]], dtype=torch.float64)]
+    [tensor([[1., 1.]])]
     """
     try:
         number = float(loss)
@@ -97,8 +97,8 @@ def point(state: Mapping[Tensor, dict[str, Any]], chosen: Moving, loss: Any) -> 
                 f"closure left no gradient for params[{group['first_param'] + at}] after the step"
             )
         residual = state.get(p, {}).get("residual")
-        weights.append(read(p, residual).to(torch.float64, copy=True)[None])
-        grads.append(p.grad.to(torch.float64, copy=True)[None])
+        weights.append(read(p.detach(), residual)[None])
+        grads.append(p.grad[None])
     device = chosen[0][2].device if chosen else None
     return Point(torch.tensor([number], dtype=torch.float64, device=device), weights, grads)
 
@@ -124,7 +124,7 @@ def log_ratio(
             number(group, "localization"),
             number(group, "weight_decay"),
             number(group, "noise_level"),
-            state[p]["w0"].double() if float(group["localization"]) > 0 else None,
+            state[p]["w0"][None] if float(group["localization"]) > 0 else None,
             group["mask"][at] if group["mask"] else None,
         )
         for group, at, p in chosen
