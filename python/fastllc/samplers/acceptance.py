@@ -14,8 +14,8 @@ from fastllc.noise import standard_normal
 
 __all__ = ["Energy", "LogUniforms", "Point", "decide", "log_acceptance", "log_uniforms"]
 
-# Elements at once: what is made of them stays in the caches, and a step of MALA takes a third of the
-# time for 1 M weights. torch cuts sums of more by its number of threads: the last bits follow it.
+# Elements at once: what is made of them stays in the caches, a third of the time of a step of 1 M
+# weights. torch cuts sums of more by its number of threads, and the last bits follow.
 _BLOCK = 16384
 # Steps whose uniforms are drawn at once.
 _AHEAD = 256
