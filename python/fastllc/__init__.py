@@ -1,6 +1,7 @@
 """Fused samplers and local learning coefficients for PyTorch models."""
 
 from fastllc._core import VERSION as __version__
+from fastllc.calibration import Calibration, CalibrationError, calibrate
 from fastllc.diagnostics import summarize
 from fastllc.engine.observables import Observable
 from fastllc.engine.sampling import Sampling, default_nbeta, sample
@@ -32,6 +33,8 @@ __all__ = [
     "SGLD",
     "SGNHT",
     "AdamSGLD",
+    "Calibration",
+    "CalibrationError",
     "DivergenceError",
     "DivergenceWarning",
     "LLCEstimator",
@@ -47,6 +50,7 @@ __all__ = [
     "WeightCovarianceEstimator",
     "__version__",
     "build_info",
+    "calibrate",
     "chain_key",
     "default_nbeta",
     "free_energy",

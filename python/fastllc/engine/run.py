@@ -60,7 +60,7 @@ def run(
         raise ValueError(f"capture must be False for parameters on {device}, got True")
     batches = open_data(data, sampling.batch_size, device, replacement=sampling.replacement)
     objective = Objective(model, loss_fn, evaluate, sampling.autocast)
-    settings, asked = sampling.settings(batches.num_samples)
+    settings, asked = sampling.points(batches.num_samples)
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
     with (

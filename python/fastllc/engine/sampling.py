@@ -260,7 +260,7 @@ class Sampling:
             self.num_burnin_steps, self.num_draws, self.num_steps_bw_draws, self.accumulation
         )
 
-    def settings(self, num_samples: int | None) -> tuple[list[dict[str, float]], bool]:
+    def points(self, num_samples: int | None) -> tuple[list[dict[str, float]], bool]:
         """Return the grid of lr, nbeta and localization, and whether it was asked for.
 
         Raises
