@@ -139,7 +139,7 @@ def _burnin(excess: NDArray[np.float64]) -> int:
     """Return the first of 20 blocks from which on all are within the spread of the last ten."""
     length = excess.shape[1] // 20
     if length == 0 or not np.isfinite(excess).all():
-        return excess.shape[1]
+        return int(excess.shape[1])
     blocks = excess.mean(axis=0)[-20 * length :].reshape(20, length).mean(axis=1)
     centre, spread = blocks[10:].mean(), blocks[10:].std(ddof=1)
     outside: list[int] = np.flatnonzero(np.abs(blocks - centre) > _SURE * spread).tolist()

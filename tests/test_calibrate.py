@@ -1,0 +1,179 @@
+"""Settings found by a pilot run: its judge on traces of known faults, and whole estimates."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+import fastllc
+from fastllc import oracles
+from fastllc.calibration.calibrate import choose
+from fastllc.calibration.judge import Pilot, judge
+from fastllc.engine.curvature import largest_curvature
+
+RNG = np.random.default_rng(0)
+
+
+def level(*values, trend=0.0, steps=400, noise=0.1):
+    """Excess losses [lr, 2, steps] about levels; `trend` is what they rise by, end to end."""
+    slope = trend * (np.arange(steps) / steps - 1)
+    return np.stack([v * (1 + slope) + noise * RNG.normal(size=(2, steps)) for v in values])
+
+
+def judged(excess):
+    return judge([1e-3 * 2.5**i for i in range(len(excess))], 1.0, excess, np.ones(len(excess)))
+
+
+def test_flat_traces_that_do_not_depend_on_the_step_are_trusted():
+    first, second, last = judged(level(10.0, 10.0, 10.0))
+    assert first.trouble == second.trouble == ""
+    assert first.llc == pytest.approx(10.0, abs=5 * 0.1 / math.sqrt(400))
+    assert "no longer steps" in last.trouble
+
+
+def test_the_bias_of_a_step_is_what_longer_ones_add_in_proportion():
+    """10 (1 + 0.1 lr / 1e-3): at 2.5 times the step it adds 0.1 in proportion."""
+    first, second, _ = judged(level(11.0, 12.5, 16.25))
+    assert first.bias == pytest.approx((12.5 / 11 - 1) / 1.5, abs=0.005)
+    assert first.trouble == ""
+    assert second.bias == pytest.approx((16.25 / 12.5 - 1) / 1.5, abs=0.005)
+    assert second.trouble == "the LLC depends on lr, by +20%"
+
+
+@pytest.mark.parametrize(("trend", "word"), [(0.5, "rises"), (-0.5, "falls")])
+def test_traces_that_still_move_are_not(trend, word):
+    first = judged(level(10.0, 10.0, trend=trend))[0]
+    assert word in first.trouble
+    assert math.copysign(1, first.change) == math.copysign(1, trend)
+
+
+def test_what_noise_hides_is_not_held_against_a_setting():
+    assert judged(level(1.0, 1.05, noise=5.0))[0].trouble == ""
+
+
+def test_chains_that_diverged_are_named_and_judge_nobody():
+    excess = level(10.0, 10.0, 10.0)
+    excess[1, 0, 300:] = np.nan
+    first, second, _ = judged(excess)
+    assert first.trouble == "chains at longer steps diverged"
+    assert second.trouble == "a chain diverged"
+    assert math.isnan(second.llc)
+
+
+def test_negative_coefficients_are_not_trusted():
+    assert judged(level(-3.0, -3.0))[0].trouble == "the LLC is not positive"
+
+
+def test_burnin_is_where_the_trace_has_come_to_its_end():
+    excess = level(10.0, 10.0)
+    excess[0, :, :100] -= 5.0
+    assert judged(excess)[0].burnin == 100
+
+
+def pilot(lr, localization, bias=0.0, trouble=""):
+    return Pilot(lr, localization, 1.0, 0.1, 0.0, bias, 1.0, 0, trouble)
+
+
+def test_the_weakest_trusted_localization_and_its_largest_unbiased_step_are_chosen():
+    pilots = [
+        pilot(1, 1.0, trouble="no"),
+        pilot(1, 2.0, 0.01),
+        pilot(2, 2.0, 0.04),
+        pilot(3, 2.0, 0.11),
+        pilot(4, 2.0, trouble="no"),
+        pilot(3, 3.0, 0.0),
+    ]
+    assert choose(pilots) is pilots[2]
+    assert choose([pilot(1, 2.0, -0.07), pilot(2, 2.0, 0.09)]).lr == 1
+    assert choose(pilots[:1]) is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_largest_curvature_is_that_of_the_quadratic(scale):
+    oracle = oracles.quadratic([scale, 0.7 * scale, 0.01], noise=1.0)
+    found = largest_curvature(oracle.model, oracle.data, oracle.loss_fn)
+    assert found == pytest.approx(scale, rel=0.03)
+    name, param = next(iter(oracle.model.named_parameters()))
+    masked = largest_curvature(
+        oracle.model, oracle.data, oracle.loss_fn, mask={name: torch.tensor([False, True, True])}
+    )
+    assert masked == pytest.approx(0.7 * scale, rel=0.03)
+    assert param.tolist() == pytest.approx([0, 0, 0], abs=0.2)
+
+
+def auto(oracle, **settings):
+    estimator = fastllc.LLCEstimator(settings="auto", seed=0, progress=False, **settings)
+    return estimator.fit(oracle.model, oracle.data, oracle.loss_fn)
+
+
+def test_automatic_settings_find_the_coefficient_of_a_quadratic():
+    """Weakly held: the least curvature is 50 times the chosen localization at most."""
+    oracle = oracles.quadratic([1.0, 0.5, 0.3, 0.2], n_samples=1000)
+    found = auto(oracle, nbeta=1e3, sem=0.05)
+    exact = oracle.exact(1e3, found.calibration_.chosen.localization)
+    assert abs(found.llc_ - exact) < 5 * found.llc_sem_
+    assert exact == pytest.approx(2.0, rel=0.01)
+    assert found.nbeta_ == 1e3
+    assert found.lr == 1e-4  # the estimator's own settings stay as they were given
+    assert "can be trusted" in str(found.calibration_)
+
+
+def test_automatic_settings_are_within_a_tenth_on_a_deep_linear_network():
+    oracle = oracles.draw_class("1K", 1, n_samples=5000)
+    found = auto(oracle, nbeta=fastllc.default_nbeta(100_000), batch_size=64)
+    assert found.llc_ == pytest.approx(float(oracle.llc), rel=0.1)
+
+
+def test_a_model_off_its_minimum_is_refused_and_every_setting_named():
+    model = torch.nn.Linear(3, 1)
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.constant_(model.weight, 5.0)
+    data = x, torch.zeros(500, 1)
+    with pytest.raises(fastllc.CalibrationError, match="no setting can be trusted") as caught:
+        fastllc.LLCEstimator(settings="auto", seed=0, progress=False).fit(
+            model, data, torch.nn.functional.mse_loss
+        )
+    assert len(caught.value.calibration.pilots) == 16
+    assert str(caught.value).count("localization") >= 16
+    with pytest.raises(fastllc.CalibrationError):
+        _ = caught.value.calibration.settings
+    plt.close(caught.value.calibration.plot())
+
+
+def test_a_flat_loss_is_refused():
+    oracle = oracles.quadratic([0.0, 0.0], n_samples=10)
+    with pytest.raises(ValueError, match="the loss must be curved"):
+        fastllc.calibrate(oracle.model, oracle.data, oracle.loss_fn)
+
+
+def test_what_is_found_cannot_be_given():
+    oracle = oracles.quadratic([1.0], n_samples=10)
+    with pytest.raises(ValueError, match="lr must be left alone"):
+        auto(oracle, lr=1e-3)
+    with pytest.raises(ValueError, match="num_draws must be left to calibrate"):
+        fastllc.calibrate(oracle.model, oracle.data, oracle.loss_fn, num_draws=3)
+    with pytest.raises(ValueError, match="sem must be finite and > 0"):
+        fastllc.calibrate(oracle.model, oracle.data, oracle.loss_fn, sem=0.0)
+    with pytest.raises(ValueError, match="settings must be 'auto' or None"):
+        fastllc.LLCEstimator(settings="best").fit(oracle.model, oracle.data, oracle.loss_fn)
+    with pytest.raises(ValueError, match="settings must be None for several checkpoints"):
+        fastllc.LLCEstimator(settings="auto").fit(
+            [oracle.model, oracle.model], oracle.data, oracle.loss_fn
+        )
+
+
+def test_the_picture_frames_the_chosen_setting():
+    oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
+    found = fastllc.calibrate(oracle.model, oracle.data, oracle.loss_fn, seed=0, progress=False)
+    figure = found.plot()
+    ax = figure.axes[0]
+    (frame,) = ax.patches
+    lrs = sorted({p.lr for p in found.pilots})
+    strengths = sorted({p.localization for p in found.pilots})
+    x, y = frame.get_xy()
+    assert lrs[int(x + 0.5)] == found.chosen.lr
+    assert strengths[int(y + 0.5)] == found.chosen.localization
+    assert len(ax.texts) == len(found.pilots) == 16
+    plt.close(figure)
