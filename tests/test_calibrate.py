@@ -158,6 +158,10 @@ def test_what_is_found_cannot_be_given():
         fastllc.calibrate(oracle.model, oracle.data, oracle.loss_fn, sem=0.0)
     with pytest.raises(ValueError, match="settings must be 'auto' or None"):
         fastllc.LLCEstimator(settings="best").fit(oracle.model, oracle.data, oracle.loss_fn)
+    with pytest.raises(ValueError, match="seed must be given with settings='auto' and a store"):
+        fastllc.LLCEstimator(settings="auto", store="kept").fit(
+            oracle.model, oracle.data, oracle.loss_fn
+        )
     with pytest.raises(ValueError, match="settings must be None for several checkpoints"):
         fastllc.LLCEstimator(settings="auto").fit(
             [oracle.model, oracle.model], oracle.data, oracle.loss_fn

@@ -10,6 +10,7 @@ from fastllc.estimators.coefficient import llc
 from fastllc.estimators.covariance import loss_correlation, loss_covariance
 from fastllc.estimators.covariances import LossCovarianceEstimator, WeightCovarianceEstimator
 from fastllc.estimators.criteria import WAICEstimator, WBICEstimator
+from fastllc.estimators.extrapolation import extrapolate_lr
 from fastllc.estimators.llc import LLCEstimator
 from fastllc.estimators.waic import waic
 from fastllc.estimators.wbic import free_energy, wbic
@@ -53,6 +54,7 @@ __all__ = [
     "calibrate",
     "chain_key",
     "default_nbeta",
+    "extrapolate_lr",
     "free_energy",
     "llc",
     "localization_penalty",

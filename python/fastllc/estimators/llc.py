@@ -146,6 +146,11 @@ class LLCEstimator(Estimator):
                 raise ValueError(
                     f"{name} must be left alone with settings='auto', got {getattr(self, name)!r}"
                 )
+        if self.store is not None and self.seed is None:
+            raise ValueError(
+                "seed must be given with settings='auto' and a store, which goes on with the "
+                "settings that the same pilot finds, got None"
+            )
         given = {name: getattr(self, name) for name in defaults if name not in FOUND | NOT_PILOTS}
         if self.sampler is SGLD:
             del given["sampler"]
