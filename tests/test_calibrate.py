@@ -53,6 +53,14 @@ def test_what_noise_hides_is_not_held_against_a_setting():
     assert judged(level(1.0, 1.05, noise=5.0))[0].trouble == ""
 
 
+def test_chance_does_not_explain_chains_that_run_away():
+    """Their error is as large as what they add."""
+    excess = level(10.0, 20.0, 20.0)
+    excess[1, 0] += np.linspace(0, 60, 400)
+    first = judged(excess)[0]
+    assert first.trouble.startswith("the LLC depends on lr")
+
+
 def test_chains_that_diverged_are_named_and_judge_nobody():
     excess = level(10.0, 10.0, 10.0)
     excess[1, 0, 300:] = np.nan

@@ -18,6 +18,8 @@ __all__ = ["MAX_BIAS", "MAX_CHANGE", "Pilot", "judge"]
 MAX_BIAS = 0.12
 MAX_CHANGE = 0.05
 _SURE = 3.0
+# What chance may explain, at most: chains that run away have errors that explain anything.
+_CHANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,11 @@ def _trouble(
         return "the LLC is not positive"
     if last:
         return "there are no longer steps to judge it by"
-    if abs(change) > MAX_CHANGE and abs(change) > _SURE * change_error:
+    if abs(change) > max(MAX_CHANGE, min(_SURE * change_error, _CHANCE)):
         return f"the loss still {'rises' if change > 0 else 'falls'}, by {abs(change):.0%}"
     if not math.isfinite(bias):
         return "chains at longer steps diverged"
-    if abs(bias) > MAX_BIAS and abs(bias) > _SURE * bias_error:
+    if abs(bias) > max(MAX_BIAS, min(_SURE * bias_error, _CHANCE)):
         return f"the LLC depends on lr, by {bias:+.0%}"
     return ""
 
