@@ -50,7 +50,7 @@ def test_traces_that_still_move_are_not(trend, word):
 
 
 def test_what_noise_hides_is_not_held_against_a_setting():
-    assert judged(level(1.0, 1.05, noise=5.0))[0].trouble == ""
+    assert judged(level(1.0, 1.05, noise=0.8))[0].trouble == ""
 
 
 def test_chance_does_not_explain_chains_that_run_away():
