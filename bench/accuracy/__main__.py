@@ -43,7 +43,11 @@ def main(argv: Sequence[str] = ()) -> int:
         for seed in range(min(WAYS[name].networks[drawn], arguments.networks)):
             if (drawn, name, seed) in kept or monotonic() > end:
                 continue
-            found = run(drawn, WAYS[name], seed)
+            try:
+                found = run(drawn, WAYS[name], seed)
+            except ImportError as error:
+                print(f"{cell}: {error}")
+                break
             kept[found.key] = found
             save(arguments.json, kept.values())
             print(_said(found), flush=True)

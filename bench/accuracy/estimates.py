@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
@@ -59,7 +60,15 @@ def by_fastllc(oracle: DeepLinear, settings: dict[str, Any], seed: int) -> Estim
 
 
 def by_devinterp1(oracle: DeepLinear, settings: dict[str, Any], seed: int) -> Estimate:
-    """Estimate by devinterp's ``estimate_learning_coeff_with_summary``."""
+    """Estimate by devinterp's ``estimate_learning_coeff_with_summary``.
+
+    Raises
+    ------
+    ImportError
+        If devinterp 1.3.2 is not what is installed.
+    """
+    if version("devinterp") != "1.3.2":
+        raise ImportError(f"devinterp {version('devinterp')} is installed")
     x, y = oracle.data.tensors
     burnin, draws = settings["num_burnin_steps"], settings["num_draws"]
     problem = Problem(
@@ -79,7 +88,8 @@ def by_devinterp1(oracle: DeepLinear, settings: dict[str, Any], seed: int) -> Es
 
     def estimate() -> dict[str, float]:
         found = devinterp1_estimate(problem, draws, seed, burnin=burnin)
-        values = problem.nbeta * (np.float64(found["loss/trace"]) - problem.init_loss)
+        losses = np.asarray(found["loss/trace"], dtype=np.float64)
+        values = problem.nbeta * (losses - problem.init_loss)
         low, high = interval(values)
         named = {"low": low, "high": high, "ess": ess(values), "rhat": rhat(values)}
         return {"llc": float(values.mean()), **named}

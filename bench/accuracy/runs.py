@@ -28,8 +28,8 @@ class Run:
     widths, rank : list of int, int
         Units of each layer, inputs first; rank of the product.
     truth, attained : float, bool
-        The coefficient by the formula, and whether it is that of these weights. If not, it is a lower
-        bound, and so is half the rank of the Jacobian.
+        The coefficient by the formula, and whether it is that of these weights. If not, it is a
+        lower bound, and so is half the rank of the Jacobian.
     multiplicity, jacobian_rank : int
         As in `fastllc.oracles`.
     estimate : Estimate
@@ -89,8 +89,8 @@ def save(path: Path, runs: Iterable[Run]) -> None:
 
 
 def _run(entry: dict[str, Any]) -> Run:
-    numbers = {k: math.nan if v is None else v for k, v in entry["estimate"].items()}
-    return Run(**{**entry, "estimate": Estimate(**numbers)})
+    values: dict[str, Any] = {k: math.nan if v is None else v for k, v in entry["estimate"].items()}
+    return Run(**{**entry, "estimate": Estimate(**values)})
 
 
 def _without_nan(value: Any) -> Any:

@@ -18,8 +18,8 @@ __all__ = ["Scores", "kendall", "scores"]
 class Scores:
     """Statistics of the runs of one class and way.
 
-    Errors are (estimate - truth) / truth, of the runs that did not fail; shares are of all runs, and
-    a failed one is neither within 10 % nor covered.
+    Errors are (estimate - truth) / truth, of the runs that did not fail; shares are of all runs,
+    and a failed one is neither within 10 % nor covered.
 
     Attributes
     ----------

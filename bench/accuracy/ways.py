@@ -1,10 +1,11 @@
 """The ways to estimate: a sampler, its settings for a published class, and on how many networks.
 
-The published step size epsilon is that of SGLD. The other samplers get the one with which a step goes
-as far, and nothing is tuned on the outcome:
+The published step size epsilon is that of SGLD. The other samplers get the one with which a step
+goes as far, and nothing is tuned on the outcome:
 
 - momentum forgets after 1 / friction steps, and a chain that forgets moves as SGLD does with
-  epsilon = lr / friction (SGHMC) or 2 lr / friction (BAOAB and SGNHT, whose lr is a squared time step);
+  epsilon = lr / friction (SGHMC) or 2 lr / friction (BAOAB and SGNHT, whose lr is a squared time
+  step);
 - a preconditioner 1 / (sqrt(v) + delta) is largest, 1 / delta, where gradients vanish: with
   lr = delta epsilon no weight steps further than the published one. It adapts in the first half of
   the burn-in and is frozen after it.
@@ -60,6 +61,13 @@ def published(drawn: PublishedClass) -> Settings:
     return drawn.settings
 
 
+def longer(drawn: PublishedClass) -> Settings:
+    """Ten times the published steps, to tell chains that are too short from a temperature."""
+    settings = drawn.settings
+    steps = {name: 10 * settings[name] for name in ("num_burnin_steps", "num_draws")}
+    return {**settings, **steps}
+
+
 def sghmc(drawn: PublishedClass) -> Settings:
     sampler = partial(fastllc.SGHMC, friction=FRICTION)
     return {**drawn.settings, "sampler": sampler, "lr": FRICTION * drawn.lr}
@@ -97,6 +105,7 @@ WAYS = {
     way.name: way
     for way in (
         Way("SGLD", published, {**BOTH, **LARGE}),
+        Way("SGLD, 10 times the steps", longer, {"1K": 5}),
         Way("RMSpropSGLD", rmsprop, FEWER),
         Way("SGHMC", sghmc, FEWER),
         Way("SGNHT", sgnht, FEWER),
