@@ -1,4 +1,4 @@
-"""Statistics of draws along chains: R-hat, effective sample size, Monte-Carlo error, drift."""
+"""Statistics of draws along chains: R-hat, effective sample size, Monte-Carlo errors, drift."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["drift", "ess", "rhat", "standard_error"]
+__all__ = ["drift", "ess", "interval", "rhat", "standard_error"]
 
 _MIN_BATCHES = 8
 
@@ -125,12 +125,64 @@ def standard_error(draws: NDArray[np.floating], *, shared: bool = False) -> floa
     # correlation time 200 (2000 draws, 1 to 8 chains, simulated) the mean is more than two such
     # errors off in 29-37 % of cases, and in 13-15 % with the larger of the two.
     by_ess = float(_stats().mcse(draws, method="mean"))
-    chains, length = draws.shape
-    pieces = -(-_MIN_BATCHES // chains)
-    if length < 2 * pieces:
+    batches = _batches(draws, -(-_MIN_BATCHES // len(draws)))
+    if not batches.size:
         return by_ess
-    batches = draws[:, length % pieces :].reshape(chains * pieces, -1).mean(axis=1)
     return max(by_ess, float(batches.std(ddof=1)) / math.sqrt(len(batches)))
+
+
+def interval(
+    draws: NDArray[np.floating], level: float = 0.95, *, shared: bool = False
+) -> tuple[float, float]:
+    r"""Confidence interval of the mean, from the scatter of batch means.
+
+    .. math:: \bar x \pm t_{m - 1}\, s_m / \sqrt m
+
+    with m batches, which are the chains or, below eight chains, equal pieces of them, the
+    standard deviation :math:`s_m` of their means, and the quantile of Student's t. There are eight
+    pieces or more if each is worth 50 independent draws; else fewer, down to whole chains, and no
+    less than four. Whole chains are independent however slowly they move.
+
+    Parameters
+    ----------
+    draws : ndarray, shape [chain, draw]
+        At least two draws a piece.
+    level : float
+        Probability in (0, 1) that the interval holds the mean of the law.
+    shared : bool, default False
+        Whether the chains share minibatches. Pieces are then those of their average at each draw.
+
+    Returns
+    -------
+    (float, float)
+        Its ends, in the units of `draws`; NaN for too few draws.
+
+    References
+    ----------
+    Flegal & Jones 2010, "Batch means and spectral variance estimators in Markov chain Monte Carlo",
+    Annals of Statistics 38; Vats, Flegal & Jones 2019, "Multivariate output analysis for Markov
+    chain Monte Carlo", Biometrika 106.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(size=(8, 10_000))
+    >>> low, high = interval(draws)
+    >>> bool(-0.01 < low < 0 < high < 0.01)
+    True
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    series = _average(draws) if shared else draws
+    # A piece of 21 effective draws (AR(1), 4 chains) shows a variance that is 5 % too small.
+    worth = ess(series) / len(series)
+    pieces = max(-(-4 // len(series)), int(worth // 50)) if math.isfinite(worth) else _MIN_BATCHES
+    batches = _batches(series, min(pieces, -(-_MIN_BATCHES // len(series))))
+    if not batches.size:
+        return float("nan"), float("nan")
+    count = len(batches)
+    half = float(stdtrit(count - 1, (1 + level) / 2) * batches.std(ddof=1) / math.sqrt(count))
+    centre = float(draws.mean(dtype=np.float64))
+    return centre - half, centre + half
 
 
 def drift(draws: NDArray[np.floating], *, shared: bool = False) -> float:
@@ -166,6 +218,14 @@ def drift(draws: NDArray[np.floating], *, shared: bool = False) -> float:
     change = last.mean(dtype=np.float64) - first.mean(dtype=np.float64)
     error = np.hypot(standard_error(first, shared=shared), standard_error(last, shared=shared))
     return float(change / error) if error > 0 else float("nan")
+
+
+def _batches(draws: NDArray[np.floating], pieces: int) -> NDArray[np.floating]:
+    """Means of so many equal pieces of every chain, [batch]; none of draws that are too few."""
+    chains, length = draws.shape
+    if length < 2 * pieces:
+        return np.empty(0)
+    return np.asarray(draws[:, length % pieces :].reshape(chains * pieces, -1).mean(axis=1))
 
 
 def _average(draws: NDArray[np.floating]) -> NDArray[np.floating]:

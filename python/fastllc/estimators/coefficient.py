@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from fastllc.convergence import drift, ess, rhat, standard_error
+from fastllc.convergence import drift, ess, interval, rhat, standard_error
 from fastllc.estimators.traces import Values, draws, over_cells, shared, usable
 
 __all__ = ["llc"]
@@ -30,7 +30,9 @@ def llc(trace: xr.DataTree) -> xr.Dataset:
     xarray.Dataset, dimensions (checkpoint?, setting?)
         ``llc``, dimensionless; ``sem``, its Monte-Carlo standard error, which accounts for
         minibatches that chains share; ``std``, the standard deviation between chains (NaN for one
-        chain), which does not; ``rhat``, ``ess_bulk``, ``ess_tail`` and ``drift`` of the draws;
+        chain), which does not; ``interval``, the 95 % confidence interval, also over
+        bound (low, high), see `fastllc.convergence.interval`; ``rhat``, ``ess_bulk``, ``ess_tail``
+        and ``drift`` of the draws;
         ``num_chains``, the chains used; ``llc_chains``, also over chain, the estimate of each, NaN
         for one left out. All but ``num_chains`` are NaN where no chain is left.
 
@@ -46,12 +48,13 @@ def _llc(cell: xr.DataTree) -> Values:
     nbeta = float(cell["nbeta"])
     chains, length = usable(np.isfinite(values))
     used, common = values[chains, :length], shared(cell)
-    per_chain = np.full(len(values), np.nan)
+    per_chain, bounds = np.full(len(values), np.nan), np.full(2, np.nan)
     found = dict.fromkeys(
         ("llc", "sem", "std", "rhat", "ess_bulk", "ess_tail", "drift"), float("nan")
     )
     if chains.size:
         per_chain[chains] = nbeta * used.mean(axis=1)
+        bounds = nbeta * np.array(interval(used, shared=common))
         found = {
             "llc": float(per_chain[chains].mean()),
             "sem": nbeta * standard_error(used, shared=common),
@@ -64,6 +67,7 @@ def _llc(cell: xr.DataTree) -> Values:
     scalars: Values = {name: ((), np.asarray(value)) for name, value in found.items()}
     return {
         **scalars,
+        "interval": (("bound",), bounds),
         "num_chains": ((), np.asarray(chains.size)),
         "llc_chains": (("chain",), per_chain),
     }

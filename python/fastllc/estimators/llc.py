@@ -46,6 +46,10 @@ class LLCEstimator(Estimator):
     llc_sem_ : float
         Monte-Carlo standard error of ``llc_``, from the effective sample size of all their draws.
         NaN below four draws.
+    llc_interval_ : ndarray of float, shape [2]
+        95 % confidence interval of what the chains converge to at these settings: from the scatter
+        between chains and their pieces; see `fastllc.convergence.interval`. The noise of the
+        initial loss is in it: :math:`L_n(w^*)` is of the very samples that the chains see.
     llc_std_ : float
         Standard deviation between chains (ddof 1). NaN for one chain.
     llc_chains_ : ndarray of float, shape [num_chains]
@@ -95,6 +99,7 @@ class LLCEstimator(Estimator):
 
     llc_: Value = field(init=False, repr=False)
     llc_sem_: Value = field(init=False, repr=False)
+    llc_interval_: NDArray[np.float64] | xr.DataArray = field(init=False, repr=False)
     llc_std_: Value = field(init=False, repr=False)
     llc_chains_: NDArray[np.float64] | xr.DataArray = field(init=False, repr=False)
     init_loss_: Value = field(init=False, repr=False)
@@ -105,8 +110,9 @@ class LLCEstimator(Estimator):
         found = llc(trace)
         self.llc_ = value(found["llc"])
         self.llc_sem_, self.llc_std_ = value(found["sem"]), value(found["std"])
-        chains = found["llc_chains"]
+        chains, bounds = found["llc_chains"], found["interval"]
         self.llc_chains_ = chains.values if chains.ndim == 1 else chains
+        self.llc_interval_ = bounds.values if bounds.ndim == 1 else bounds
         self.init_loss_ = value(trace.dataset["init_loss"])
         self.nbeta_ = value(trace.dataset["nbeta"])
         self.seed_ = int(trace.attrs["seed"])
