@@ -29,6 +29,9 @@ class Scores:
         Of the absolute errors.
     bias : float
         Mean error.
+    regular, regular_error : int, float
+        Of the runs that did not fail, those whose truth is regular to 5 %: half the rank of the
+        Jacobian is so much of it. Their number, and their mean absolute error.
     within : float
         Share of absolute errors of at most 10 %.
     kendall : float
@@ -46,6 +49,8 @@ class Scores:
     mean_error: float
     median_error: float
     bias: float
+    regular: int
+    regular_error: float
     within: float
     kendall: float
     coverage: float
@@ -59,6 +64,7 @@ def scores(runs: Sequence[Run]) -> Scores:
     found = np.array([run.estimate.llc for run in fine])
     truth = np.array([run.truth for run in fine])
     errors = (found - truth) / truth
+    regular = truth * 0.95 <= np.array([run.jacobian_rank for run in fine]) / 2
     exact = [run for run in runs if run.attained]
     covered = [run.estimate.low <= run.truth <= run.estimate.high for run in exact]
     rates = np.array([run.estimate.ess / run.estimate.seconds for run in fine])
@@ -68,6 +74,8 @@ def scores(runs: Sequence[Run]) -> Scores:
         mean_error=float(np.abs(errors).mean()) if fine else math.nan,
         median_error=float(np.median(np.abs(errors))) if fine else math.nan,
         bias=float(errors.mean()) if fine else math.nan,
+        regular=int(regular.sum()),
+        regular_error=float(np.abs(errors[regular]).mean()) if regular.any() else math.nan,
         within=float((np.abs(errors) <= 0.1).sum() / len(runs)),
         kendall=kendall(found, truth),
         coverage=float(np.mean(covered)) if exact else math.nan,

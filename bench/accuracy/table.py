@@ -17,8 +17,8 @@ __all__ = ["grouped", "table", "write"]
 START, END = "<!-- table of bench.accuracy -->", "<!-- end of table -->"
 
 HEADER = (
-    "| class | way | networks | failed | mean error | median error | bias | within 10 % | Kendall "
-    "| coverage | s | ESS/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| class | way | networks | failed | mean error | median error | bias | where regular | within 10 % "
+    "| Kendall | coverage | s | ESS/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -63,6 +63,7 @@ def _line(runs: Sequence[Run]) -> str:
         _percent(found.mean_error),
         _percent(found.median_error),
         _percent(found.bias, "+"),
+        f"{_percent(found.regular_error)} of {found.regular}" if found.regular else "",
         _percent(found.within),
         _number(found.kendall, ".2f"),
         _percent(found.coverage),
