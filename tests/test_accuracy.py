@@ -78,7 +78,7 @@ def regular_part(oracle, drawn):
     r"""Mean, its bias by the step size, and variance of what the regular directions add to SGLD.
 
     One of curvature h is an Ornstein-Uhlenbeck process of rate :math:`a = n\beta h + \gamma` that
-    starts at the minimum, :math:`E[n\beta h w_t^2 / 2] = \frac{n\beta h}{2a}(1 - e^{-\epsilon at})`,
+    starts at the minimum: :math:`E[n\beta hw_t^2/2] = \frac{n\beta h}{2a}(1 - e^{-\epsilon at})`,
     over :math:`1 - \epsilon a / 4` for steps. Its square forgets at the rate :math:`\epsilon a`, so
     that the mean of T draws has the variance :math:`\frac12 \cdot 2 (x - 1 + e^{-x}) / x^2` with
     :math:`x = \epsilon a T`.

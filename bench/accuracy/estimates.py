@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class Estimate:
     ess, rhat : float
         Effective sample size of all draws; R-hat, of a single chain that of its halves.
     seconds : float
-        The whole call.
+        Processor time of the whole call, of all threads: with one, what it takes where nothing
+        else runs.
     error : str
         What was raised; or empty.
     """
@@ -98,11 +99,11 @@ def by_devinterp1(oracle: DeepLinear, settings: dict[str, Any], seed: int) -> Es
 
 
 def _timed(estimate: Callable[[], dict[str, float]]) -> Estimate:
-    start, found, error = perf_counter(), {}, ""
+    start, found, error = process_time(), {}, ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", fastllc.DivergenceWarning)
             found = estimate()
     except (ArithmeticError, RuntimeError, ValueError) as raised:
         error = f"{type(raised).__name__}: {raised}"
-    return Estimate(**found, seconds=perf_counter() - start, error=error)
+    return Estimate(**found, seconds=process_time() - start, error=error)

@@ -39,7 +39,7 @@ class Scores:
     coverage : float
         Share of 95 % intervals that hold the truth, where it is the exact one.
     seconds : float
-        Mean time of an estimate.
+        Mean processor time of an estimate.
     ess_per_second : float
         Median effective sample size of a second.
     """

@@ -17,8 +17,8 @@ __all__ = ["grouped", "table", "write"]
 START, END = "<!-- table of bench.accuracy -->", "<!-- end of table -->"
 
 HEADER = (
-    "| class | way | networks | failed | mean error | median error | bias | where regular | within 10 % "
-    "| Kendall | coverage | s | ESS/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| class | way | networks | failed | mean error | median error | bias | where regular "
+    "| within 10 % | Kendall | coverage | s | ESS/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
