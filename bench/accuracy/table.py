@@ -18,7 +18,8 @@ START, END = "<!-- table of bench.accuracy -->", "<!-- end of table -->"
 
 HEADER = (
     "| class | way | networks | failed | mean error | median error | bias | where regular "
-    "| within 10 % | Kendall | coverage | s | ESS/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| within 10 % | Kendall | coverage | s | ESS/s |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
