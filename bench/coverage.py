@@ -29,7 +29,7 @@ from fastllc.engine.walkers import Walkers
 from fastllc.estimators.traces import draws
 
 NBETA, GAMMA, BATCH, CHAINS = 100.0, 5.0, 10, 4
-ADAPT, EPS = 200, 0.1
+ADAPT, EPS = 125, 0.1
 ORACLE = oracles.quadratic([1.0, 0.5, 0.2], noise=0.5, n_samples=100)
 
 WAYS: dict[str, tuple[Any, float, dict[str, float]]] = {
@@ -80,7 +80,7 @@ class Frozen:
         return np.asarray(1 / (torch.sqrt(corrected) + EPS))
 
 
-def study(name: str, runs: int, *, shared: bool, seed: int = 0, num_draws: int = 300) -> Coverage:
+def study(name: str, runs: int, *, shared: bool, seed: int = 0, num_draws: int = 600) -> Coverage:
     """Run so many estimates of four chains each, and count.
 
     With minibatches of their own all chains of all runs are one vectorised run.

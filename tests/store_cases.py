@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastllc
-from fastllc import SGHMC, SGNHT, DivergenceWarning, Observable, RMSpropSGLD
+from fastllc import MALA, SGHMC, SGNHT, DivergenceWarning, Observable, RMSpropSGLD
 from fastllc.engine import loop, store
 
 __all__ = ["CASES", "in_child", "opened", "position", "sample", "squares"]
@@ -72,6 +72,14 @@ CASES = {
         lambda m, d: {"num_chains": 2, "observables": {"probe": d}},
     ),
     "boxes": (linear, lambda m, d: {"lr": [1e-4, 1e-3], "num_chains": 3, "chunk_size": 2}),
+    "metropolis": (
+        linear,
+        lambda m, d: {"sampler": MALA, "lr": 0.008, "batch_size": 50, "save_acceptance": True},
+    ),
+    "metropolis in place": (
+        linear,
+        lambda m, d: {"sampler": MALA, "lr": 0.008, "batch_size": 50, "engine": "inplace"},
+    ),
     "loader": (
         linear,
         lambda m, d: {

@@ -1,11 +1,22 @@
 """The acceptance probability of many chains at once, against that of single steps."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fastllc import SGHMC, SGLD, default_nbeta, mala_acceptance, sample
+from fastllc.reference import philox
+from fastllc.samplers.acceptance import (
+    Energy,
+    LogUniforms,
+    Point,
+    decide,
+    log_acceptance,
+    log_uniforms,
+)
 from fastllc.seeds import chain_key
 
 SETTINGS = {
@@ -108,3 +119,110 @@ def test_what_is_no_step_of_mala_is_refused(engine, changed, error, message):
     model, data = problem()
     with pytest.raises(error, match=message):
         sample(model, data, nn.functional.mse_loss, **SETTINGS | changed | {"engine": engine})
+
+
+def test_there_and_back_are_each_other_s_reciprocal():
+    """Detailed balance: pi(w) q(w'|w) min(1, r) is the same from w' to w if r' = 1/r."""
+    generator = torch.Generator().manual_seed(3)
+
+    def point():
+        shapes = [(3, 5), (3, 2, 4)]
+        parts = [
+            [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+            for _ in range(2)
+        ]
+        return Point(torch.randn(3, generator=generator, dtype=torch.float64), *parts)
+
+    def each(*values):
+        return torch.tensor(values, dtype=torch.float64)
+
+    w0 = torch.randn(5, generator=generator, dtype=torch.float64)
+    energies = [
+        Energy(
+            each(0.1, 0.2, 0.3), each(1, 2, 3), each(0, 1, 2), each(1, 1.5, 0.5), w0[None], None
+        ),
+        Energy(
+            each(0.1, 0.1, 0.1),
+            each(0, 0, 0),
+            each(0.5, 0.5, 0.5),
+            each(1, 1, 1),
+            None,
+            torch.arange(8).view(2, 4) % 3 > 0,
+        ),
+    ]
+    here, there, nbeta = point(), point(), each(1, 10, 100)
+    forth = log_acceptance(here, there, nbeta, energies)
+    back = log_acceptance(there, here, nbeta, energies)
+    assert (forth.abs() > 0.1).all()
+    torch.testing.assert_close(back, -forth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**64 - 1])
+def test_uniforms_are_words_of_philox_at_an_address_of_their_own(key):
+    """The radius of a Box-Muller pair is its first word: u = (word + 1/2) / 2^64."""
+    steps = [0, 1, 255, 256, 2**32 - 1]
+    words = philox(key, torch.tensor(steps), (2**24 - 1) << 40)
+    for at, step in enumerate(steps):
+        u = ((int(words[0][at]) << 32 | int(words[1][at])) + 0.5) / 2**64
+        for found in (log_uniforms([key], step)[0, 0], LogUniforms([5, key]).at(step)[1]):
+            assert found.item() == pytest.approx(math.log(u), rel=1e-13)
+
+
+def test_uniforms_are_uniform_over_chains_and_steps():
+    over_steps = log_uniforms([3], 0, 20_000)[0].exp()
+    over_chains = log_uniforms(range(5000), 7)[:, 0].exp()
+    for found in (over_steps, over_chains):
+        n = len(found)
+        middles = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        # Kolmogorov and Smirnov's distance; 2 / sqrt(n) is exceeded once in 1500 times.
+        assert (found.sort().values - middles).abs().max() < 2 / math.sqrt(n)
+    lagged = torch.corrcoef(torch.stack([over_steps[1:], over_steps[:-1]]))[0, 1]
+    assert abs(lagged) < 5 / math.sqrt(20_000)
+
+
+def test_uniforms_do_not_depend_on_what_is_drawn_with_them():
+    keys = [9, 2**63, 4]
+    whole = log_uniforms(keys, 0, 600)
+    ahead = LogUniforms(keys)
+    for step in (0, 1, 255, 256, 511, 512, 3):  # forth and back
+        assert torch.equal(ahead.at(step), whole[:, step])
+        assert torch.equal(log_uniforms(keys[1:], step)[:, 0], whole[1:, step])
+
+
+def test_what_metropolis_decides():
+    nan, inf = math.nan, math.inf
+    # The ratio, log u and the loss there; what follows.
+    cases = [
+        (0.0, -0.1, 1.0, 1.0, True),
+        (3.0, -1e-9, 1.0, 1.0, True),
+        (-1.0, -1.1, 1.0, math.exp(-1), True),
+        (-1.0, -0.9, 1.0, math.exp(-1), False),
+        (-1.0, -1.0, 1.0, math.exp(-1), False),
+        (-inf, -50.0, 1.0, 0.0, False),
+        (nan, -50.0, 1.0, 0.0, False),
+        (inf, -0.1, 1.0, 1.0, True),
+        (inf, -0.1, -inf, 0.0, False),
+        (1.0, -0.1, nan, 0.0, False),
+        (1.0, -0.1, inf, 0.0, False),
+    ]
+    log, log_u, losses, probabilities, verdicts = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*cases, strict=True)
+    )
+    found, accepted = decide(log, log_u, Point(losses, [], []))
+    assert accepted.tolist() == verdicts.bool().tolist()
+    torch.testing.assert_close(found, probabilities)
+
+
+@pytest.mark.parametrize("spoilt", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("slope", [-3.0, 0.0, 3.0, math.inf, -math.inf])
+def test_no_weight_that_is_not_finite_is_accepted(spoilt, decay, anchored, slope):
+    """Whatever loss and gradient are there."""
+    one, zero = (torch.full((1,), x, dtype=torch.float64) for x in (1.0, 0.0))
+    w0 = one[None] if anchored else None
+    energy = Energy(one, one if anchored else zero, decay * one, one, w0, None)
+    here = Point(one, [one[None]], [one[None]])
+    there = Point(zero, [spoilt * one[None]], [torch.full((1, 1), slope, dtype=torch.float64)])
+    log = log_acceptance(here, there, one, [energy])
+    assert decide(log, zero - 50, there)[1].item() is False

@@ -105,7 +105,7 @@ def test_constant_draws_have_no_error():
 @pytest.mark.parametrize("phi", [0.0, 0.9])
 @pytest.mark.parametrize("chains", [1, 4, 8])
 def test_an_interval_holds_the_mean_of_correlated_chains(chains, phi):
-    """Pieces of at least 250 draws, against the 19 that one independent draw takes at most."""
+    """Pieces of at least 400 draws, against the 19 that one independent draw takes at most."""
     rng = np.random.default_rng(5)
     held = 0
     for draws in autoregressive(rng, (1000, chains, 2000), phi):
@@ -120,5 +120,5 @@ def test_an_interval_of_chains_with_common_noise_is_that_of_their_average():
     assert np.isnan(interval(draws[:, :3], shared=True)).all()
     low, high = interval(draws[:1], 0.5)
     assert high - low == pytest.approx(
-        np.subtract(*interval(draws[:1])[::-1]) * stdtrit(7, 0.75) / stdtrit(7, 0.975)
+        np.subtract(*interval(draws[:1])[::-1]) * stdtrit(4, 0.75) / stdtrit(4, 0.975)
     )

@@ -128,6 +128,28 @@ def test_small_steps_are_accepted():
     assert rates[2] < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (3, 1, 2)])
+def test_tensors_of_any_shape_count(shape):
+    """Beside others, against the same elements as one tensor."""
+    w, other = start(), torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    both = [w, other]
+    anchors = [p.detach().clone() for p in both]
+    sampler = SGLD(both, lr=0.3, localization=0.5, seed=2)
+    probabilities = []
+    for _ in range(10):
+        before = [p.detach().clone() for p in both]
+        probabilities.append(mala_acceptance(sampler, quadratic(both, 1.0))[1])
+        log = 0.0
+        for w0, old, p in zip(anchors, before, both, strict=True):
+            new = p.detach()
+            drift, drift_after = (x + 0.5 * (x - w0) for x in (old, new))
+            energy, energy_after = (0.5 * x**2 + 0.25 * (x - w0) ** 2 for x in (old, new))
+            forth, back = new - old + 0.15 * drift, old - new + 0.15 * drift_after
+            log += (energy - energy_after + (forth**2 - back**2) / 0.6).sum().item()
+        assert probabilities[-1] == pytest.approx(min(1.0, math.exp(log)), rel=1e-12)
+    assert min(probabilities) < 0.99
+
+
 def test_a_huge_step_is_refused_and_a_nan_loss_is_nan():
     w = start()
     sampler = SGLD([w], lr=100.0, seed=0)

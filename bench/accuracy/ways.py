@@ -68,6 +68,11 @@ def longer(drawn: PublishedClass) -> Settings:
     return {**settings, **steps}
 
 
+def automatic(drawn: PublishedClass) -> Settings:
+    """What `fastllc.calibrate` finds at the published temperature and size of minibatches."""
+    return {"settings": "auto", **{k: drawn.settings[k] for k in ("nbeta", "batch_size")}}
+
+
 def sghmc(drawn: PublishedClass) -> Settings:
     sampler = partial(fastllc.SGHMC, friction=FRICTION)
     return {**drawn.settings, "sampler": sampler, "lr": FRICTION * drawn.lr}
@@ -105,6 +110,7 @@ WAYS = {
     way.name: way
     for way in (
         Way("SGLD", published, {**BOTH, **LARGE}),
+        Way("automatic settings", automatic, FEWER),
         Way("SGLD, 10 times the steps", longer, {"1K": 5}),
         Way("RMSpropSGLD", rmsprop, FEWER),
         Way("SGHMC", sghmc, FEWER),

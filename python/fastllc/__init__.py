@@ -1,6 +1,7 @@
 """Fused samplers and local learning coefficients for PyTorch models."""
 
 from fastllc._core import VERSION as __version__
+from fastllc.calibration import Calibration, CalibrationError, calibrate
 from fastllc.diagnostics import summarize
 from fastllc.engine.observables import Observable
 from fastllc.engine.sampling import Sampling, default_nbeta, sample
@@ -18,6 +19,7 @@ from fastllc.mala import mala_acceptance
 from fastllc.noise import standard_normal
 from fastllc.penalty import localization_penalty, localization_penalty_and_grad
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.metropolis import MALA
 from fastllc.samplers.momentum import BAOAB, SGHMC, SGNHT
 from fastllc.samplers.preconditioned import AdamSGLD, RMSpropSGLD
 from fastllc.samplers.sgld import SGLD
@@ -26,10 +28,13 @@ from fastllc.seeds import chain_key
 
 __all__ = [
     "BAOAB",
+    "MALA",
     "SGHMC",
     "SGLD",
     "SGNHT",
     "AdamSGLD",
+    "Calibration",
+    "CalibrationError",
     "DivergenceError",
     "DivergenceWarning",
     "LLCEstimator",
@@ -45,6 +50,7 @@ __all__ = [
     "WeightCovarianceEstimator",
     "__version__",
     "build_info",
+    "calibrate",
     "chain_key",
     "default_nbeta",
     "free_energy",

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fastllc.kernels import real_dtype
-from fastllc.reference.precision import read
-from fastllc.samplers.acceptance import Energy, Point, log_acceptance
+from fastllc.samplers.proposals import check_proposals, log_ratio, moving, point
 from fastllc.samplers.sgld import SGLD
 
 __all__ = ["check_judged", "mala_acceptance"]
-
-# Group, index in it, parameter.
-_Moving = list[tuple[dict[str, Any], int, Tensor]]
 
 
 def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, float]:
     r"""Take one step of `SGLD`, and return how probably MALA would have accepted it.
 
-    The Metropolis-adjusted Langevin algorithm makes the same proposals q and accepts them with the
-    probability
+    The Metropolis-adjusted Langevin algorithm, `MALA`, makes the same proposals q and accepts them
+    with the probability
 
     .. math::
         \min\left(1, \frac{e^{-U(w')}\, q(w | w')}{e^{-U(w)}\, q(w' | w)}\right), \qquad
@@ -91,76 +84,17 @@ def mala_acceptance(sampler: SGLD, closure: Callable[[], Any]) -> tuple[Any, flo
     check_judged(sampler)
     with torch.enable_grad():
         result = closure()
-    moving = [
-        (group, at, p)
-        for group in sampler.param_groups
-        for at, p in enumerate(group["params"])
-        if p.grad is not None
-    ]
-    before = _point(sampler, moving, result)
+    chosen = moving(sampler.param_groups)
+    before = point(sampler.state, chosen, result).copied()
     sampler.step()
     with torch.enable_grad():
         again = closure()
-    return result, _probability(sampler, moving, before, _point(sampler, moving, again))
+    log = log_ratio(sampler.state, chosen, before, point(sampler.state, chosen, again))
+    return result, log.clamp(max=0).exp().item()
 
 
 def check_judged(sampler: torch.optim.Optimizer) -> None:
     """Raise unless steps are the Gaussian proposals of one energy; see `mala_acceptance`."""
     if not isinstance(sampler, SGLD):
         raise TypeError(f"mala_acceptance needs an SGLD sampler, got {type(sampler).__name__}")
-    nbeta = float(sampler.param_groups[0]["nbeta"])
-    for group in sampler.param_groups:
-        if float(group["nbeta"]) != nbeta:
-            raise ValueError(
-                f"nbeta must be the same in all groups, got {nbeta} and {group['nbeta']}"
-            )
-        if not float(group["noise_level"]) > 0:
-            raise ValueError(f"noise_level must be > 0, got {group['noise_level']}")
-        if group["bounding_box_size"] is not None:
-            raise ValueError(f"bounding_box_size must be None, got {group['bounding_box_size']}")
-        low = any(real_dtype(p.dtype) != p.dtype for p in group["params"])
-        if low and group["rounding"] != "exact":
-            raise ValueError(f"rounding must be 'exact', got {group['rounding']!r}")
-
-
-@torch.no_grad()
-def _point(sampler: SGLD, moving: _Moving, loss: Any) -> Point:
-    """Return copies of where the chain is."""
-    try:
-        number = float(loss)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"closure must return the loss, a number, got {loss!r}") from None
-    weights, grads = [], []
-    for group, at, p in moving:
-        if p.grad is None:
-            raise RuntimeError(
-                f"closure left no gradient for params[{group['first_param'] + at}] after the step"
-            )
-        weights.append(read(p, sampler.state[p].get("residual")).double().clone()[None])
-        grads.append(p.grad.double().clone()[None])
-    device = sampler.param_groups[0]["params"][0].device
-    losses = torch.tensor([number], dtype=torch.float64, device=device)
-    return Point(losses, weights, grads)
-
-
-@torch.no_grad()
-def _probability(sampler: SGLD, moving: _Moving, before: Point, after: Point) -> float:
-
-    def number(group: dict[str, Any], name: str) -> Tensor:
-        return torch.tensor([float(group[name])], dtype=torch.float64, device=device)
-
-    device = sampler.param_groups[0]["params"][0].device
-    energies = [
-        Energy(
-            number(group, "lr"),
-            number(group, "localization"),
-            number(group, "weight_decay"),
-            number(group, "noise_level"),
-            sampler.state[p]["w0"].double() if float(group["localization"]) > 0 else None,
-            group["mask"][at] if group["mask"] else None,
-        )
-        for group, at, p in moving
-    ]
-    nbeta = number(sampler.param_groups[0], "nbeta")
-    log = log_acceptance(before, after, nbeta, energies).item()
-    return math.exp(min(0.0, log)) if not math.isnan(log) else math.nan
+    check_proposals(sampler.param_groups)

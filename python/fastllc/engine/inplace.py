@@ -15,6 +15,7 @@ from fastllc.engine.objective import Objective
 from fastllc.engine.snapshot import is_expanded
 from fastllc.mala import mala_acceptance
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.metropolis import MALA
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.sgld import SGLD
 from fastllc.seeds import chain_key
@@ -56,6 +57,7 @@ class InPlaceWalkers:
         self._optimizer = optimizer
         self._key = key
         self.device = self._params[0].device
+        self.corrected = isinstance(optimizer, MALA)
         if isinstance(optimizer, Sampler):
             for name, param in params.items():
                 if "w0" in optimizer.state.get(param, ()):
@@ -88,15 +90,18 @@ class InPlaceWalkers:
     def judge(
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
     ) -> tuple[NDArray[np.bool_], Tensor]:
-        """Take one step; tell how probably MALA would have accepted it, [1]."""
+        """Take one step; tell how probably MALA accepts it, [1]."""
         if not active[0]:
             return ~active, torch.full_like(losses, torch.nan)
-        assert isinstance(self._optimizer, SGLD)
         known = [losses[0]]  # with its gradient, which is there already
 
         def closure() -> Tensor:
             return known.pop() if known else self.gradient(minibatches, step)[0]
 
+        if isinstance(self._optimizer, MALA):
+            self._optimizer.step(closure)
+            return np.ones(1, np.bool_), torch.tensor([self._optimizer.acceptance_probability])
+        assert isinstance(self._optimizer, SGLD)
         _, probability = mala_acceptance(self._optimizer, closure)
         return self._finite(), torch.tensor([probability])
 

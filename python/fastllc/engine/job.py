@@ -32,6 +32,7 @@ class Job:
     Attributes
     ----------
     settings : the grid
+    corrected : whether Metropolis' test of `MALA` corrects the steps
     load : puts the model to weights
     watch : called at each draw with each chain that moves and its w - w0, [d]
     spectator : looks at all chains at each draw
@@ -47,6 +48,7 @@ class Job:
     observables: dict[str, Observed]
     initial: Initial
     choice: Choice
+    corrected: bool
     load: Callable[[Mapping[str, Tensor]], None]
     watch: Callable[[Chain, Tensor], None] | None
     spectator: Spectator | None
@@ -55,6 +57,15 @@ class Job:
     def paired(self) -> bool:
         """Whether minibatches have their loss at w* beside them."""
         return self.initial.samples is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every step sees all samples."""
+        batches = self.batches
+        if self.sampling.replacement or batches.num_samples is None or batches.batch_size is None:
+            return False
+        a_pass, rest = divmod(batches.num_samples, batches.batch_size)
+        return rest == 0 and self.sampling.accumulation % a_pass == 0
 
     def attributes(self) -> dict[str, Any]:
         """Return what the run is made with."""
@@ -67,6 +78,7 @@ class Job:
             engine=self.choice.engine,
             engine_reason=self.choice.reason,
             chunk_size=self.choice.chunk,
+            corrected=self.corrected,
             init_loss="paired" if self.paired else "full" if isinstance(given, str) else given,
             **({} if self.axes.grid else self.settings[0]),
         )

@@ -118,7 +118,8 @@ def walk(
     last = time.monotonic()
     for step in range(start, schedule.num_steps):
         batches = list(islice(minibatches, schedule.accumulation))
-        losses = walkers.gradient(batches, step).float()
+        exact = walkers.gradient(batches, step)
+        losses = exact.float()
         if watch is None:
             fates.lose(np.isfinite(losses.numpy()), step)
         else:
@@ -130,9 +131,11 @@ def walk(
                 if draw % observed.every == 0:
                     found = observed.losses(walkers.per_sample)
                     record.append(f"observables/{name}/loss", found, _kept(fates, watch))
-        if draw is not None and judging:
-            finite, accepted = walkers.judge(batches, step, fates.active, losses)
-            record.append("metrics/mala_acceptance", accepted, _kept(fates, watch))
+        judged = judging and draw is not None
+        if judged or walkers.corrected:
+            finite, accepted = walkers.judge(batches, step, fates.active, exact)
+            if judged:
+                record.append("metrics/mala_acceptance", accepted, _kept(fates, watch))
         else:
             finite = walkers.move(step, fates.active)
         fates.lose(finite, step)

@@ -29,6 +29,7 @@ from fastllc.engine.store import Store
 from fastllc.engine.study import Chain, Study
 from fastllc.engine.walkers import Spectator
 from fastllc.errors import DivergenceError, DivergenceWarning, warn
+from fastllc.samplers.metropolis import MALA
 from fastllc.seeds import draw_key
 
 __all__ = ["run"]
@@ -59,7 +60,7 @@ def run(
         raise ValueError(f"capture must be False for parameters on {device}, got True")
     batches = open_data(data, sampling.batch_size, device, replacement=sampling.replacement)
     objective = Objective(model, loss_fn, evaluate, sampling.autocast)
-    settings, asked = sampling.settings(batches.num_samples)
+    settings, asked = sampling.points(batches.num_samples)
     # Halved: attributes in files are signed 64-bit integers at most.
     seed = draw_key() // 2 if sampling.seed is None else int(sampling.seed)
     with (
@@ -127,24 +128,29 @@ def run(
             )
         names = checkpoints.names if checkpoints.asked else None
         axes = Axes(names, settings, asked, sampling.num_chains)
-        trace = walk_boxes(
-            Job(
-                sampling,
-                objective,
-                checkpoints,
-                batches,
-                settings,
-                study,
-                axes,
-                observables,
-                initial,
-                choice,
-                load,
-                watch,
-                spectator,
-            ),
-            store,
+        job = Job(
+            sampling,
+            objective,
+            checkpoints,
+            batches,
+            settings,
+            study,
+            axes,
+            observables,
+            initial,
+            choice,
+            isinstance(sampling.make_sampler(params, 0, settings[0]), MALA),
+            load,
+            watch,
+            spectator,
         )
+        if job.corrected and not job.whole:
+            warn(
+                "MALA accepts or refuses a step by its own minibatches, which are not all of the "
+                "data: what it samples is not exactly the posterior of all of them; a batch_size "
+                "of all samples makes it exact"
+            )
+        trace = walk_boxes(job, store)
     return _checked(trace)
 
 

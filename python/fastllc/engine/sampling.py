@@ -22,6 +22,7 @@ from fastllc.engine.study import Chain, grid
 from fastllc.engine.walkers import Spectator
 from fastllc.mala import check_judged
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.metropolis import MALA
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.sgld import SGLD
 
@@ -121,7 +122,7 @@ class Sampling:
     save_acceptance : bool, default False
         Whether each draw also tells how probably its step of `SGLD` would have been accepted by the
         Metropolis-adjusted algorithm, as `mala_acceptance` does, for one more gradient a draw. Far
-        below 1, ``lr`` is too large.
+        below 1, ``lr`` is too large. Of `MALA` it is the probability of its own steps.
     seed : int, optional
         In ``[0, 2**63)``. None draws one from torch's generator; it is recorded either way.
     common_random_numbers : bool, default False
@@ -259,7 +260,7 @@ class Sampling:
             self.num_burnin_steps, self.num_draws, self.num_steps_bw_draws, self.accumulation
         )
 
-    def settings(self, num_samples: int | None) -> tuple[list[dict[str, float]], bool]:
+    def points(self, num_samples: int | None) -> tuple[list[dict[str, float]], bool]:
         """Return the grid of lr, nbeta and localization, and whether it was asked for.
 
         Raises
@@ -305,7 +306,7 @@ class Sampling:
             seed=key,
             **asked,
         )
-        if self.save_acceptance:
+        if self.save_acceptance and not isinstance(made, MALA):
             check_judged(made)
         if self.save_metrics and not isinstance(made, Sampler):
             raise TypeError(

@@ -20,6 +20,7 @@ from fastllc.engine.shortcuts import Shortcuts
 from fastllc.kernels import on_device
 from fastllc.samplers.device_stack import DeviceStack
 from fastllc.samplers.metrics import Metrics
+from fastllc.samplers.metropolis import MALA
 from fastllc.samplers.stack import Blueprint, Stack
 
 __all__ = ["VectorisedWalkers"]
@@ -82,6 +83,7 @@ class VectorisedWalkers:
             rows,
             keys,
         )
+        self.corrected = issubclass(blueprints[0].kind, MALA)
         self._tensors = (*self.leaves, *self._own.values())
         self._shortcuts: Shortcuts | None = Shortcuts()
         self._compiled = compiled
@@ -127,12 +129,16 @@ class VectorisedWalkers:
     def judge(
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
     ) -> tuple[NDArray[np.bool_], Tensor]:
-        """Take one native step; tell how probably MALA would have accepted it, [K]."""
-        before = self._stack.point(losses, [leaf.grad for leaf in self.leaves])
+        """Take one native step; tell how probably MALA accepts it, [K]."""
+        judge = self._stack.judge
+        before = judge.point(losses, [leaf.grad for leaf in self.leaves]).copied()
+        kept = judge.kept() if self.corrected else []
         finite = self.move(step, active)
         again = self.gradient(minibatches, step)
-        after = self._stack.point(again, [leaf.grad for leaf in self.leaves])
-        return finite, self._stack.acceptance(before, after)
+        after = judge.point(again, [leaf.grad for leaf in self.leaves])
+        if not self.corrected:
+            return finite, judge.acceptance(before, after)
+        return np.ones_like(finite), judge.correct(kept, before, after, step)
 
     @torch.no_grad()
     def per_sample(self, batch: Batch) -> Tensor:

@@ -18,9 +18,16 @@ __all__ = ["Spectator", "Walkers"]
 
 
 class Walkers(Protocol):
-    """K chains that move together."""
+    """K chains that move together.
+
+    Attributes
+    ----------
+    device : where they are
+    corrected : whether every step is judged, and taken back where MALA refuses it
+    """
 
     device: torch.device
+    corrected: bool
 
     def gradient(self, minibatches: Sequence[Minibatch], step: int) -> Tensor:
         """Compute the gradients where the chains are, averaged over `minibatches`.
@@ -40,7 +47,7 @@ class Walkers(Protocol):
     def judge(
         self, minibatches: Sequence[Minibatch], step: int, active: NDArray[np.bool_], losses: Tensor
     ) -> tuple[NDArray[np.bool_], Tensor]:
-        """Take the step, and tell how probably MALA would have accepted it, [K].
+        """Take the step, and tell how probably MALA accepts it, [K].
 
         It takes one more gradient, of the same `minibatches`; `losses` are those before the step.
         """

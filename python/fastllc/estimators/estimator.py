@@ -64,8 +64,20 @@ class Estimator(Sampling):
         Estimator
             This object, with the results in the attributes that end in ``_``.
         """
-        self.trace_ = self.run(model, data, loss_fn, evaluate=evaluate, checkpoints=checkpoints)
+        sampling = self._sampling(model, data, loss_fn, evaluate, checkpoints)
+        self.trace_ = sampling.run(model, data, loss_fn, evaluate=evaluate, checkpoints=checkpoints)
         self._read(self.trace_)
+        return self
+
+    def _sampling(
+        self,
+        model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+        data: Data,
+        loss_fn: LossFn | None,
+        evaluate: Evaluate | None,
+        checkpoints: Sequence[Weights] | Mapping[str, Weights] | None,
+    ) -> Sampling:
+        """Return the settings to run with."""
         return self
 
     def _read(self, trace: xr.DataTree) -> None:

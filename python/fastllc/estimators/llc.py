@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from torch import nn
 
 from fastllc import diagnostics
+from fastllc.calibration import Calibration, calibrate
+from fastllc.calibration.calibrate import FOUND, NOT_PILOTS
+from fastllc.engine.checkpoints import Weights
+from fastllc.engine.data import Data
+from fastllc.engine.objective import Evaluate, LossFn
+from fastllc.engine.sampling import Sampling
 from fastllc.estimators.coefficient import llc
 from fastllc.estimators.estimator import Estimator, Value, value
+from fastllc.samplers.sgld import SGLD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +44,13 @@ class LLCEstimator(Estimator):
 
     Parameters
     ----------
-    **settings
+    settings : "auto", optional
+        Let `fastllc.calibrate` find `lr`, `localization`, `num_chains`, `num_draws` and
+        `num_burnin_steps`, which must be left alone, and take `BAOAB` for the default `SGLD`; then
+        run. If no setting can be trusted, `fit` raises `CalibrationError`, which says why.
+    sem : float, default 0.02
+        With ``settings="auto"``, the standard error to aim at, as a share of the LLC.
+    **sampling
         See `Sampling`.
 
     Attributes
@@ -62,6 +77,8 @@ class LLCEstimator(Estimator):
         The seed as used.
     trace_ : xarray.DataTree
         The trace of all chains; see `fastllc.sample`.
+    calibration_ : Calibration
+        With ``settings="auto"``, why these settings: print it, or call its ``plot()``.
 
     References
     ----------
@@ -97,6 +114,9 @@ class LLCEstimator(Estimator):
     True
     """
 
+    settings: Literal["auto"] | None = None
+    sem: float = 0.02
+    calibration_: Calibration = field(init=False, repr=False)
     llc_: Value = field(init=False, repr=False)
     llc_sem_: Value = field(init=False, repr=False)
     llc_interval_: NDArray[np.float64] | xr.DataArray = field(init=False, repr=False)
@@ -105,6 +125,34 @@ class LLCEstimator(Estimator):
     init_loss_: Value = field(init=False, repr=False)
     nbeta_: Value = field(init=False, repr=False)
     seed_: int = field(init=False, repr=False)
+
+    def _sampling(
+        self,
+        model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+        data: Data,
+        loss_fn: LossFn | None,
+        evaluate: Evaluate | None,
+        checkpoints: Sequence[Weights] | Mapping[str, Weights] | None,
+    ) -> Sampling:
+        if self.settings is None:
+            return self
+        if self.settings != "auto":
+            raise ValueError(f"settings must be 'auto' or None, got {self.settings!r}")
+        if checkpoints is not None or not isinstance(model, nn.Module):
+            raise ValueError("settings must be None for several checkpoints, got 'auto'")
+        defaults = {f.name: f.default for f in fields(Sampling)}
+        for name in FOUND:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(
+                    f"{name} must be left alone with settings='auto', got {getattr(self, name)!r}"
+                )
+        given = {name: getattr(self, name) for name in defaults if name not in FOUND | NOT_PILOTS}
+        if self.sampler is SGLD:
+            del given["sampler"]
+        self.calibration_ = calibrate(
+            model, data, loss_fn, evaluate=evaluate, sem=self.sem, **given
+        )
+        return replace(self, settings=None, **self.calibration_.settings)
 
     def _read(self, trace: xr.DataTree) -> None:
         found = llc(trace)

@@ -93,8 +93,9 @@ class Sampler(Remote):
             or _global_optimizer_post_hooks
             or profiler._is_profiler_enabled
         )
-        advance = _hooked_step if hooks else Sampler._step
-        return advance(self, closure, noise_generator=noise_generator)
+        if hooks:
+            return _hooked_step(self, closure, noise_generator=noise_generator)
+        return self._step(closure, noise_generator=noise_generator)
 
     step.hooked = True  # type: ignore[attr-defined]
 
@@ -105,6 +106,13 @@ class Sampler(Remote):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        _, outcome = self._advance(noise_generator)
+        if outcome is not None and not outcome.finite:
+            self._flag(outcome.nonfinite.tolist(), self.param_groups[0]["step"] - 1)
+        return loss
+
+    def _advance(self, noise_generator: torch.Generator | None) -> tuple[int, Outcome | None]:
+        """Move the parameters that have gradients; return the key, and what became of them."""
         groups, readings, plan = self.param_groups, self._readings, self._plan
         if plan.chain is not None:
             self._attend(plan.chain)
@@ -121,7 +129,8 @@ class Sampler(Remote):
             key = seed
         plan.keep(groups, self.state)
         moments = any(saving)
-        self._last = outcome = None
+        outcome: Outcome | None = None
+        self._last = None
         if isinstance(plan.segments, DeviceSegments):
             outcome = device_step(
                 plan.segments, settings, key, step, thermostat, moments=moments, sketch=sketch
@@ -138,15 +147,13 @@ class Sampler(Remote):
         if plan.chain is not None and plan.chain.recorded:  # in a graph, and not taken yet
             readings.write(groups, step, seed)
         if outcome is None:
-            return loss
+            return key, None
         if moments or sketch:
             self._last = _Last(outcome, plan.members, settings, saving)
         if "thermostat" in groups[0]:
             for group in groups:
                 group["thermostat"] = outcome.thermostat
-        if not outcome.finite:
-            self._flag(outcome.nonfinite.tolist(), step)
-        return loss
+        return key, outcome
 
     def _read_thermostat(self, settings: list[Setting]) -> float:
         """Return the thermostat, which is one for all groups, before the step."""
@@ -210,5 +217,14 @@ class Sampler(Remote):
 
 
 _untraced_step = _disable_dynamo(Sampler.step)
+
+
 # In a function of its own, so that torch sees hooks and profiler as with any optimizer.
-_hooked_step = Optimizer.profile_hook_step(Sampler._step)
+@Optimizer.profile_hook_step
+def _hooked_step(
+    self: Sampler,
+    closure: Callable[[], Any] | None,
+    *,
+    noise_generator: torch.Generator | None,
+) -> Any:
+    return self._step(closure, noise_generator=noise_generator)

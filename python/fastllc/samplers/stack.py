@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastllc.kernels import Checked, Member, Segments, Setting
-from fastllc.reference.precision import read
-from fastllc.samplers.acceptance import Energy, Point, log_acceptance
+from fastllc.samplers.judge import Judge
 from fastllc.samplers.metrics import Metrics, metrics_of_sums
 from fastllc.samplers.sampler import Sampler
 from fastllc.samplers.settings import needs_anchor
@@ -98,6 +96,11 @@ class Stack:
     keys : sequence of int
         Keys of the noise.
 
+    Attributes
+    ----------
+    judge : Judge
+        Of their steps.
+
     Examples
     --------
     >>> import torch
@@ -146,6 +149,7 @@ class Stack:
             for i, (w, w0) in enumerate(zip(weights, anchors, strict=True))
             for state in [missing_state({}, w, first.kind.state_names, exact=first.exact[i])]
         ]
+        self.judge = Judge(self._members, self._settings, rows, keys)
         self._born: list[int | None] = [None] * len(self._members)
         self._segments: Segments | None = None
         self._moving: list[int] = []
@@ -182,39 +186,6 @@ class Stack:
         return metrics_of_sums(
             sums.moments, sums.nonfinite, *self._factors[:, groups].swapaxes(1, 2)
         )
-
-    def point(self, losses: Tensor, grads: Sequence[Tensor | None]) -> Point:
-        """Return copies of where the chains are."""
-        moving = [(m, g) for m, g in zip(self._members, grads, strict=True) if g is not None]
-        return Point(
-            losses.double(),
-            [read(m.w, m.residual).double().clone() for m, _ in moving],
-            [g.double().clone() for _, g in moving],
-        )
-
-    def acceptance(self, before: Point, after: Point) -> Tensor:
-        """Return how probably MALA would have accepted the last step of `SGLD`, [K].
-
-        See `fastllc.mala_acceptance`.
-        """
-
-        def numbers(name: str, group: int) -> Tensor:
-            found = [getattr(setting, name) for setting in self._settings[group]]
-            return torch.tensor(found, dtype=torch.float64, device=before.losses.device)
-
-        energies = [
-            Energy(
-                numbers("lr", m.group),
-                numbers("localization", m.group),
-                numbers("weight_decay", m.group),
-                numbers("noise_level", m.group),
-                None if m.w0 is None else m.w0.double()[list(self._rows)],
-                m.mask,
-            )
-            for m in (self._members[i] for i in self._moving)
-        ]
-        log = log_acceptance(before, after, numbers("nbeta", 0), energies)
-        return log.clamp(max=0).exp()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside weights and settings."""

@@ -1,0 +1,199 @@
+"""Settings for an estimate, from a grid of short chains that run as one job."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from fastllc import checks
+from fastllc.calibration.judge import Pilot, judge
+from fastllc.calibration.result import Calibration
+from fastllc.engine.checkpoints import trainable
+from fastllc.engine.curvature import largest_curvature
+from fastllc.engine.data import Data, open_data
+from fastllc.engine.objective import Evaluate, LossFn
+from fastllc.engine.sampling import Sampling
+from fastllc.errors import DivergenceError, DivergenceWarning
+from fastllc.estimators.traces import excess_loss
+from fastllc.samplers.momentum import BAOAB
+from fastllc.seeds import chain_key
+
+__all__ = ["calibrate"]
+
+# In units of 1 / (nbeta h) and nbeta h, with the largest curvature h. Chains on a quadratic of that
+# curvature are stable below 4; where weights wander off a singular minimum, curvatures grow.
+STEPS = (0.0128, 0.032, 0.08, 0.2)
+LOCALIZATIONS = (1e-4, 3e-4, 1e-3, 3e-3)
+NUM_STEPS, NUM_PILOTS, NUM_CHAINS = 1500, 2, 4
+MIN_DRAWS, MAX_DRAWS = 4500, 30_000
+_SMALL_BIAS = 0.05
+_PILOT = 2**64 - 2  # the number of a chain that nobody is: pilots are none of the run to come
+FOUND = frozenset({"lr", "localization", "num_chains", "num_draws", "num_burnin_steps"})
+NOT_PILOTS = frozenset(
+    {"store", "observables", "save_metrics", "save_acceptance", "num_steps_bw_draws"}
+)
+
+
+def calibrate(
+    model: nn.Module,
+    data: Data,
+    loss_fn: LossFn | None = None,
+    *,
+    evaluate: Evaluate | None = None,
+    sem: float = 0.02,
+    **settings: Any,
+) -> Calibration:
+    r"""Find step size, localization, burn-in and number of draws by a pilot run.
+
+    Short chains over a grid of `lr` and `localization`, scaled by the largest curvature of the
+    loss, run as one vectorised job. A setting can be trusted if no chain diverged, the loss is flat
+    along the second half of them (to 5 %, or within its error), and the LLC does not depend on the
+    step size: what steps 2.5 times as long add to it, divided by 1.5, is at most 12 % (or within
+    its error). Of these the weakest localization is taken, since localization takes away from the
+    LLC what it keeps chains from seeing, and of its step sizes the largest whose bias is below 5 %,
+    or that of the smallest bias.
+
+    The bias that is measured is what a Metropolis test's acceptance is asked for elsewhere. Draws
+    are as many as the pilot's standard error says that `sem` takes, from 4500 to 30,000.
+
+    Parameters
+    ----------
+    model, data, loss_fn, evaluate
+        As in `fastllc.sample`.
+    sem : float, default 0.02
+        Standard error of the LLC to aim at, as a share of it, > 0.
+    **settings
+        Of `Sampling`, all but those that are found here. `sampler` is `BAOAB` with friction 0.03
+        by default: momentum carries chains along flat directions, and on quadratics its steps have
+        no bias.
+
+    Returns
+    -------
+    Calibration
+        ``settings`` are for `LLCEstimator`; printed, it gives its reasons.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is unfit, or a setting is given that is found here.
+
+    References
+    ----------
+    Lau et al. 2023, arXiv 2308.12108, appendix on hyperparameters; Leimkuhler & Matthews 2013,
+    Applied Mathematics Research eXpress (BAOAB).
+
+    Examples
+    --------
+    >>> from fastllc import oracles
+    >>> oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
+    >>> found = calibrate(oracle.model, oracle.data, oracle.loss_fn, nbeta=1e3, progress=False)
+    >>> abs(found.chosen.llc - 1.0) < 0.2
+    True
+    """
+    sem = checks.positive("sem", sem)
+    for name in sorted((FOUND | NOT_PILOTS) & settings.keys()):
+        raise ValueError(f"{name} must be left to calibrate, got {settings[name]!r}")
+    settings.setdefault("sampler", partial(BAOAB, friction=0.03))
+    sampling = Sampling(**settings)
+    sampling.check()
+    if isinstance(sampling.nbeta, (list, tuple)):
+        raise ValueError(f"nbeta must be one number, got {sampling.nbeta!r}")
+    curvature = largest_curvature(model, data, loss_fn, evaluate=evaluate, mask=sampling.mask)
+    if not (math.isfinite(curvature) and curvature > 0):
+        raise ValueError(
+            f"the loss must be curved at the model's weights, got curvature {curvature:.3g} at most"
+        )
+    num_samples = open_data(data, sampling.batch_size, torch.device("cpu")).num_samples
+    nbeta = sampling.points(num_samples)[0][0]["nbeta"]
+    scale = nbeta * curvature
+    pilot = replace(
+        sampling,
+        lr=[step / scale for step in STEPS],
+        localization=[strength * scale for strength in LOCALIZATIONS],
+        nbeta=nbeta,
+        num_chains=NUM_PILOTS,
+        num_draws=NUM_STEPS,
+        seed=None if sampling.seed is None else chain_key(sampling.seed, _PILOT) // 2,
+        save_metrics=True,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DivergenceWarning)
+        trace: xr.DataTree | None
+        try:
+            trace = pilot.run(model, data, loss_fn, evaluate=evaluate)
+        except DivergenceError as error:
+            trace = error.trace
+    assert trace is not None  # the engine's errors have one
+    pilots = _judged(trace, nbeta, _num_weights(model, sampling))
+    chosen = choose(pilots)
+    draws, capped = _num_draws(chosen, sem)
+    return Calibration(
+        sampling.sampler,
+        nbeta,
+        curvature,
+        pilots,
+        chosen,
+        NUM_CHAINS,
+        max(NUM_STEPS, 2 * chosen.burnin) if chosen else NUM_STEPS,
+        draws,
+        sem,
+        capped,
+    )
+
+
+def choose(pilots: Sequence[Pilot]) -> Pilot | None:
+    """Return the setting to take, None if there is none."""
+    trusted = [p for p in pilots if not p.trouble]
+    if not trusted:
+        return None
+    weakest = min(p.localization for p in trusted)
+    there = [p for p in trusted if p.localization == weakest]
+    unbiased = [p for p in there if abs(p.bias) < _SMALL_BIAS]
+    if unbiased:
+        return max(unbiased, key=lambda p: p.lr)
+    return min(there, key=lambda p: abs(p.bias))
+
+
+def _num_draws(chosen: Pilot | None, sem: float) -> tuple[int, bool]:
+    """Return how many draws `sem` takes, and whether it would take more."""
+    if chosen is None:
+        return MIN_DRAWS, False
+    half = NUM_PILOTS * (NUM_STEPS // 2)
+    wanted = half * (chosen.sem / (sem * chosen.llc)) ** 2 / NUM_CHAINS
+    return int(min(max(wanted, MIN_DRAWS), MAX_DRAWS)), wanted > MAX_DRAWS
+
+
+def _num_weights(model: nn.Module, sampling: Sampling) -> int:
+    masks = sampling.mask or {}
+    return sum(
+        int(masks[name].count_nonzero()) if name in masks else p.numel()
+        for name, p in trainable(model).items()
+    )
+
+
+def _judged(trace: xr.DataTree, nbeta: float, weights: int) -> tuple[Pilot, ...]:
+    """Judge all settings of a trace, a localization after the other."""
+    excess = nbeta * excess_loss(trace).values
+    excess[trace.dataset["diverged_at"].values >= 0] = np.nan
+    metrics = trace["metrics"].to_dataset()
+    lr, localization = (np.asarray(trace.coords[name].values) for name in ("lr", "localization"))
+    last = slice(-(excess.shape[2] // 4), None)
+    work = metrics["virial"] + trace.coords["localization"] * metrics["distance"] ** 2
+    temperatures = work.transpose("setting", "chain", "draw").values[:, :, last] / weights
+    pilots: list[Pilot] = []
+    for strength in np.unique(localization):
+        (rows,) = np.nonzero(localization == strength)
+        rows = rows[np.argsort(lr[rows])]
+        pilots += judge(
+            lr[rows].tolist(), float(strength), excess[rows], temperatures[rows].mean(axis=(1, 2))
+        )
+    return tuple(pilots)

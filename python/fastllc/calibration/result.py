@@ -1,0 +1,140 @@
+"""What a calibration found, in numbers, in words and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastllc.calibration.judge import MAX_BIAS, MAX_CHANGE, Pilot
+from fastllc.summaries import decimals
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Calibration"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A pilot grid and the setting that was chosen from it; printed, the reasons in words.
+
+    Attributes
+    ----------
+    sampler : callable
+        Of all chains.
+    nbeta : float
+        Inverse temperature of all chains.
+    curvature : float
+        Largest curvature of the loss at w*.
+    pilots : tuple of Pilot
+        All settings that were tried, a localization after the other, weakest first.
+    chosen : Pilot or None
+        None if none can be trusted.
+    num_chains, num_burnin_steps, num_draws : int
+        Of the run to come.
+    sem_aim : float
+        The standard error that the draws are for, as a share of the LLC.
+    capped : bool
+        Whether that would take more draws than these.
+    """
+
+    sampler: Callable[..., torch.optim.Optimizer]
+    nbeta: float
+    curvature: float
+    pilots: tuple[Pilot, ...]
+    chosen: Pilot | None
+    num_chains: int
+    num_burnin_steps: int
+    num_draws: int
+    sem_aim: float
+    capped: bool
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings found, for `fastllc.LLCEstimator` and `fastllc.sample`.
+
+        Raises
+        ------
+        CalibrationError
+            If none can be trusted.
+        """
+        if self.chosen is None:
+            raise CalibrationError(str(self), self)
+        return {
+            "sampler": self.sampler,
+            "lr": self.chosen.lr,
+            "nbeta": self.nbeta,
+            "localization": self.chosen.localization,
+            "num_chains": self.num_chains,
+            "num_burnin_steps": self.num_burnin_steps,
+            "num_draws": self.num_draws,
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self._refusal() if self.chosen is None else self._reasons(self.chosen))
+
+    def _reasons(self, chosen: Pilot) -> list[str]:
+        digits = decimals(chosen.sem)
+        trusted = sum(not p.trouble for p in self.pilots)
+        lines = [
+            f"lr {chosen.lr:.3g}, localization {chosen.localization:.3g} at nbeta "
+            f"{self.nbeta:.4g}: of {len(self.pilots)} settings tried {trusted} can be trusted, "
+            "this one has the weakest localization.",
+            f"Pilot LLC {chosen.llc:.{digits}f} +- {chosen.sem:.{digits}f}; along the chains it "
+            f"changes by {chosen.change:+.1%} (at most {MAX_CHANGE:.0%}), the step size adds "
+            f"{chosen.bias:+.1%} (at most {MAX_BIAS:.0%}).",
+            f"{self.num_chains} chains, {self.num_burnin_steps} steps of burn-in, "
+            f"{self.num_draws} draws for a standard error of {self.sem_aim:.1%}.",
+        ]
+        if self.capped:
+            lines.append("That error would take more draws than these: it will be larger.")
+        if chosen.temperature < 0.9:
+            lines.append(
+                f"Configurational temperature {chosen.temperature:.2f}: along flat directions the "
+                "chains are still spreading, which the loss no longer sees."
+            )
+        stronger = [
+            p
+            for p in self.pilots
+            if p.localization > chosen.localization and not p.trouble and p.lr <= chosen.lr
+        ]
+        if stronger:
+            lines.append(
+                f"With localization {stronger[0].localization:.3g} the LLC is "
+                f"{stronger[0].llc / chosen.llc - 1:+.0%} off."
+            )
+        return lines
+
+    def _refusal(self) -> list[str]:
+        rows = [
+            f"  lr {p.lr:.3g}, localization {p.localization:.3g}: {p.trouble}" for p in self.pilots
+        ]
+        return [
+            f"no setting can be trusted at nbeta {self.nbeta:.4g}; of {len(rows)} settings:",
+            *rows,
+            "Train further, take larger minibatches, lower nbeta, or choose settings by hand.",
+        ]
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Draw the grid; see `fastllc.plots.plot_calibration`."""
+        from fastllc.plots import plot_calibration
+
+        return plot_calibration(self, ax)
+
+
+class CalibrationError(RuntimeError):
+    """No setting can be trusted; the text says why, setting by setting.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        What was tried.
+    """
+
+    def __init__(self, message: str, calibration: Calibration) -> None:
+        super().__init__(message)
+        self.calibration = calibration
