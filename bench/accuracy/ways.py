@@ -61,13 +61,6 @@ def published(drawn: PublishedClass) -> Settings:
     return drawn.settings
 
 
-def longer(drawn: PublishedClass) -> Settings:
-    """Ten times the published steps, to tell chains that are too short from a temperature."""
-    settings = drawn.settings
-    steps = {name: 10 * settings[name] for name in ("num_burnin_steps", "num_draws")}
-    return {**settings, **steps}
-
-
 def automatic(drawn: PublishedClass) -> Settings:
     """What `fastllc.calibrate` finds at the published temperature and size of minibatches."""
     return {"settings": "auto", **{k: drawn.settings[k] for k in ("nbeta", "batch_size")}}
@@ -111,7 +104,6 @@ WAYS = {
     for way in (
         Way("SGLD", published, {**BOTH, **LARGE}),
         Way("automatic settings", automatic, FEWER),
-        Way("SGLD, 10 times the steps", longer, {"1K": 5}),
         Way("RMSpropSGLD", rmsprop, FEWER),
         Way("SGHMC", sghmc, FEWER),
         Way("SGNHT", sgnht, FEWER),
