@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-COLUMNS = 4
+COLUMNS = 5
 
 
 def draw(runs: Iterable[Run], path: Path) -> None:
@@ -31,7 +31,7 @@ def draw(runs: Iterable[Run], path: Path) -> None:
     panels = [(way, list(found)) for way, found in groupby(groups, lambda group: group[0].way)]
     rows = -(-len(panels) // COLUMNS)
     figure, grid = plt.subplots(
-        rows, COLUMNS, figsize=(11, 3 * rows), sharex=True, sharey=True, squeeze=False,
+        rows, COLUMNS, figsize=(13, 2.9 * rows), sharex=True, sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for ax in grid.flat[len(panels) :]:
@@ -45,6 +45,8 @@ def draw(runs: Iterable[Run], path: Path) -> None:
             shown[group[0].drawn] = _scatter(ax, group)
         ax.set(xscale="log", yscale="log", title=way, aspect="equal")
         ax.title.set_fontsize("medium")
+    for ax in grid.flat[max(0, len(panels) - COLUMNS) : len(panels)]:
+        ax.tick_params(labelbottom=True)
     figure.supxlabel(r"exact $\lambda$ (of ranks as published, hollow: a lower bound)")
     figure.supylabel(r"estimate $\hat\lambda$ and its 95 % interval")
     figure.legend(
