@@ -62,7 +62,7 @@ def published(drawn: PublishedClass) -> Settings:
 
 
 def automatic(drawn: PublishedClass) -> Settings:
-    """What `fastllc.calibrate` finds at the published temperature and size of minibatches."""
+    """Leave to `fastllc.calibrate` all but the published temperature and size of minibatches."""
     return {"settings": "auto", **{k: drawn.settings[k] for k in ("nbeta", "batch_size")}}
 
 
