@@ -1,8 +1,8 @@
 # Everything runs in .venv against the installed wheel, never against the source tree: what is
 # tested is what ships. Needs Python, make and a C++ compiler; the rest comes from pip.
 #
-#   make demo | test | check | bench | bench-steps | bench-end-to-end | gpu-check
-#   make wheel | format | clean
+#   make demo | test | check | bench | bench-steps | bench-end-to-end | bench-accuracy
+#   make gpu-check | wheel | format | clean
 #   PYTHON=python3.12   the interpreter that .venv is made with (make clean first to change it)
 #   PYTEST_ARGS=...     further arguments for pytest in `make test`
 #   CUDA_ARCHITECTURES=90   the GPUs that are compiled for where there is nvcc: here one, with PTX
@@ -25,8 +25,9 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o 
 PYTESTS := ./tests --pyargs fastllc --doctest-modules
 # Left to `make test` for time: laws of chains and checks of Python's side, the same from any build;
 # and the benchmarks', which no wheel holds.
-NOT_OF_WHEELS := bad_* stationary_* oracles_* calibrate coverage compat* gpu_check bench_steps end_to_end engine_* \
-    torch_modes optimizer_contract schedulers divergence store checkpoints llc
+NOT_OF_WHEELS := bad_* stationary_* oracles_* accuracy calibrate coverage compat* gpu_check \
+    bench_steps end_to_end engine_* torch_modes optimizer_contract schedulers divergence store \
+    checkpoints llc
 
 # The caller's environment must not change what is installed or imported. In the environment, the
 # constraints also hold for what `build` installs. (Not PIP_BUILD_CONSTRAINT: newer pips refuse it
@@ -40,7 +41,7 @@ export MPLBACKEND := Agg
 
 INSTALL = $(PY) -m pip install --quiet
 
-.PHONY: demo test check bench bench-steps bench-end-to-end gpu-check wheel format clean
+.PHONY: demo test check bench bench-steps bench-end-to-end bench-accuracy gpu-check wheel format clean
 .DELETE_ON_ERROR:
 # The wheel's stamps belong to one environment: nothing is gained from building it twice at once.
 .NOTPARALLEL:
@@ -84,6 +85,10 @@ bench-steps: $(VENV)/.extra-bench
 # Whole estimates against packages that only this sees: they stay out of $(VENV).
 bench-end-to-end: $(VENV)/.extra-bench $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(PY) -m bench.end_to_end
+
+# What is in bench/results is not run again.
+bench-accuracy: $(VENV)/.extra-bench $(PEERS)/.installed
+	PYTHONPATH=$(PEERS) OMP_NUM_THREADS=1 $(PY) -m bench.accuracy
 
 # On a machine with an NVIDIA GPU, with what is installed there and no network: in none of our
 # environments, but with the PyTorch of $(PYTHON), which knows the GPU.

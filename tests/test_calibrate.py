@@ -13,13 +13,11 @@ from fastllc.calibration.calibrate import choose
 from fastllc.calibration.judge import Pilot, judge
 from fastllc.engine.curvature import largest_curvature
 
-RNG = np.random.default_rng(0)
-
 
 def level(*values, trend=0.0, steps=400, noise=0.1):
     """Excess losses [lr, 2, steps] about levels; `trend` is what they rise by, end to end."""
-    slope = trend * (np.arange(steps) / steps - 1)
-    return np.stack([v * (1 + slope) + noise * RNG.normal(size=(2, steps)) for v in values])
+    slope, rng = trend * (np.arange(steps) / steps - 1), np.random.default_rng(0)
+    return np.stack([v * (1 + slope) + noise * rng.normal(size=(2, steps)) for v in values])
 
 
 def judged(excess):
