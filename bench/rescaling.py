@@ -124,7 +124,7 @@ def study(
             low, high = np.asarray(found.llc_interval_)[i, j]
             accepted = None
             if name == "MALA":
-                accepted = float(found.trace_["metrics/mala_acceptance"][i, j].mean())
+                accepted = float(found.trace_["metrics"].dataset["mala_acceptance"][i, j].mean())
             rows.append(
                 Found(
                     sampler=name,

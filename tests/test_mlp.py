@@ -15,7 +15,7 @@ def tiny(name, lr, seed):
     model = teacher(TINY)
     data = taught(model, 200, TINY[0])
     return estimate(
-        name, model, data, num_chains=64, num_burnin_steps=300, num_draws=300, lr=lr, seed=seed
+        name, model, data, num_chains=128, num_burnin_steps=300, num_draws=200, lr=lr, seed=seed
     )
 
 

@@ -11,7 +11,7 @@ from bench.rescaling import EXACT, SAMPLERS, curvatures, problem, rescaled, stud
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIGMAS = 4
-SHORT = {"num_chains": 16, "num_burnin_steps": 1000, "num_draws": 2000}
+SHORT = {"num_chains": 24, "num_burnin_steps": 1000, "num_draws": 1000}
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0, 4.0])
