@@ -103,7 +103,7 @@ WAYS = {
     way.name: way
     for way in (
         Way("SGLD", published, {**BOTH, **LARGE}),
-        Way("automatic settings", automatic, FEWER),
+        Way("automatic settings", automatic, BOTH),
         Way("RMSpropSGLD", rmsprop, FEWER),
         Way("SGHMC", sghmc, FEWER),
         Way("SGNHT", sgnht, FEWER),

@@ -94,8 +94,9 @@ class Calibration:
             lines.append("That error would take more draws than these: it will be larger.")
         if chosen.temperature < 0.9:
             lines.append(
-                f"Configurational temperature {chosen.temperature:.2f}: along flat directions the "
-                "chains are still spreading, which the loss no longer sees."
+                f"Configurational temperature {chosen.temperature:.2f}: the pilot's chains are "
+                "still spreading along flat directions. Where the loss is flat only to first "
+                "order, the LLC can be far above this estimate: compare with longer chains."
             )
         stronger = [
             p
