@@ -1,6 +1,7 @@
 """Settings found by a pilot run: its judge on traces of known faults, and whole estimates."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,17 @@ def test_a_model_off_its_minimum_is_refused_and_every_setting_named():
     with pytest.raises(fastllc.CalibrationError):
         _ = caught.value.calibration.settings
     plt.close(caught.value.calibration.plot())
+
+
+def test_chains_that_were_still_spreading_are_told_of(monkeypatch):
+    def cold(*args, **settings):
+        found = fastllc.calibrate(*args, **settings)
+        return replace(found, chosen=replace(found.chosen, temperature=0.13))
+
+    monkeypatch.setattr("fastllc.estimators.llc.calibrate", cold)
+    oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
+    with pytest.warns(UserWarning, match="temperature is 0.13, not 1"):
+        auto(oracle, nbeta=1e3, sem=0.5)
 
 
 def test_a_flat_loss_is_refused():

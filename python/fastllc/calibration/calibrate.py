@@ -58,9 +58,9 @@ def calibrate(
     loss, run as one vectorised job. A setting can be trusted if no chain diverged, the loss is flat
     along the second half of them (to 5 %, or within its error), and the LLC does not depend on the
     step size: what steps 2.5 times as long add to it, divided by 1.5, is at most 12 % (or within
-    its error). Of these the weakest localization is taken, since localization takes away from the
-    LLC what it keeps chains from seeing, and of its step sizes the largest whose bias is below 5 %,
-    or that of the smallest bias.
+    its error). Errors excuse 25 % at most. Of these the weakest localization is taken, since
+    localization takes away from the LLC what it keeps chains from seeing, and of its step sizes the
+    largest whose bias is below 5 %, or that of the smallest bias.
 
     The bias that is measured is what a Metropolis test's acceptance is asked for elsewhere. Draws
     are as many as the pilot's standard error says that `sem` takes, from 4500 to 30,000.

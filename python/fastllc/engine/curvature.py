@@ -99,8 +99,8 @@ def _gradient(
     with torch.no_grad():
         for p, w, x in zip(leaves, start, v, strict=True):
             p.copy_(w + distance * x)
-    found = torch.autograd.grad(objective(batch), leaves, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, found, strict=True)]  # type: ignore[redundant-expr]
+    loss = objective(batch)
+    return list(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

@@ -18,6 +18,7 @@ from fastllc.engine.checkpoints import Weights
 from fastllc.engine.data import Data
 from fastllc.engine.objective import Evaluate, LossFn
 from fastllc.engine.sampling import Sampling
+from fastllc.errors import warn
 from fastllc.estimators.coefficient import llc
 from fastllc.estimators.estimator import Estimator, Value, value
 from fastllc.samplers.sgld import SGLD
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["LLCEstimator"]
+
+# Of 14 deep linear networks one had an estimate of half the truth, at a temperature of 0.13; those
+# at 0.55 to 0.72 were right to 4 %.
+_SPREAD = 0.5
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,7 +52,8 @@ class LLCEstimator(Estimator):
     settings : "auto", optional
         Let `fastllc.calibrate` find `lr`, `localization`, `num_chains`, `num_draws` and
         `num_burnin_steps`, which must be left alone, and take `BAOAB` for the default `SGLD`; then
-        run. If no setting can be trusted, `fit` raises `CalibrationError`, which says why.
+        run. If no setting can be trusted, `fit` raises `CalibrationError`, which says why; it warns
+        where the pilot's chains were still spreading.
     sem : float, default 0.02
         With ``settings="auto"``, the standard error to aim at, as a share of the LLC.
     **sampling
@@ -157,7 +163,15 @@ class LLCEstimator(Estimator):
         self.calibration_ = calibrate(
             model, data, loss_fn, evaluate=evaluate, sem=self.sem, **given
         )
-        return replace(self, settings=None, **self.calibration_.settings)
+        found = self.calibration_.settings
+        chosen = self.calibration_.chosen
+        if chosen is not None and chosen.temperature < _SPREAD:
+            warn(
+                f"the pilot's configurational temperature is {chosen.temperature:.2f}, not 1: its "
+                "chains were still spreading, and the LLC may come out far too small; compare with "
+                "longer chains"
+            )
+        return replace(self, settings=None, **found)
 
     def _read(self, trace: xr.DataTree) -> None:
         found = llc(trace)
