@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -89,8 +90,8 @@ def test_ours_runs_and_puts_the_model_back(name, monkeypatch):
     assert len(found.llc) == 2
     assert found.seconds > 0
     assert found.llc == ours.run(given, 4, seed=1).llc != ours.run(given, 4, seed=2).llc
-    alone = ours.gradient(given, 2, seed=1)
-    assert alone.llc == []
+    alone = ours.gradient(given, 4, seed=1)
+    assert alone.llc == found.llc
     assert alone.seconds > 0
     for p, w0 in zip(given.model.parameters(), before, strict=True):
         assert torch.equal(p, w0)
@@ -98,22 +99,36 @@ def test_ours_runs_and_puts_the_model_back(name, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["vectorised", "inplace"])
-def test_gradients_alone_are_the_forward_and_backward_passes_of_all_chains(engine, monkeypatch):
+def test_gradients_take_their_part_of_an_estimate(engine, monkeypatch):
     if engine == "inplace":
         monkeypatch.setattr(choose, "MAX_WEIGHTS", 0)
-    calls = []
+    kind = ours.InPlaceWalkers if engine == "inplace" else ours.VectorisedWalkers
+    gradient, move = kind.gradient, kind.move
 
     def loss(outputs, targets):
-        calls.append(outputs.shape)
+        time.sleep(0.002)
         return torch.nn.functional.mse_loss(outputs, targets)
 
-    counts = []
-    for steps in (2, 5):
-        calls.clear()
-        ours.gradient(replace(problem("linear-8"), chains=3, loss=loss), steps, seed=0)
-        counts.append(len(calls))
-    assert counts[1] - counts[0] == 3 * (3 if engine == "inplace" else 1)
-    assert calls[-1] == torch.Size([200, 8])
+    def slow(*args):
+        time.sleep(0.004)
+        return move(*args)
+
+    monkeypatch.setattr(kind, "move", slow)
+    calls = 20 * (3 if engine == "inplace" else 1)
+    start = time.perf_counter()
+    found = ours.gradient(replace(problem("linear-8"), chains=3, loss=loss), 20, seed=0)
+    whole = time.perf_counter() - start
+    assert 0.002 * calls < found.seconds < whole - 0.004 * calls
+    assert kind.gradient is gradient
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_estimates_are_the_same_and_tell_what_compiling_took():
+    given = problem("linear-8")
+    found, plain = ours.compiled(given, 10, seed=1), ours.run(given, 10, seed=1)
+    np.testing.assert_allclose(found.llc, plain.llc, rtol=1e-4)
+    assert found.compile_seconds > found.seconds / 10
+    assert plain.compile_seconds == 0
 
 
 def test_paired_estimates_are_closer_to_each_other():

@@ -5,9 +5,11 @@ import functools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from engine import SHORT, assert_close, losses, run
+from engine import SHORT, assert_close, assert_same, losses, run
 from fastllc import BAOAB, SGHMC, Observable, Sampling
+from fastllc.samplers.stack import Stack
 from zoo import CASES, N, case, normal, tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,10 +142,49 @@ def test_more_chains_leave_those_that_there_were():
     np.testing.assert_allclose(losses(few), losses(many)[:2], rtol=3e-6)
 
 
+class Spare(nn.Module):
+    """Has a weight that its outputs do not depend on, and a buffer that they do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.spare = nn.Linear(3, 2), nn.Parameter(torch.ones(4))
+        self.register_buffer("scale", torch.tensor([0.5, 2.0]))
+
+    def forward(self, x):
+        return self.scale * self.layer(x)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_compiled_gradients_agree():
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"accumulation": 3, "save_metrics": True}, {"shared_batches": True}],
+    ids=lambda settings: "-".join(settings),
+)
+def test_compiled_gradients_agree(settings):
+    made = case("mlp")._replace(model=Spare().eval())
     plain, compiled = (
-        run(case("mlp"), engine="vectorised", num_draws=8, compile=how) for how in (False, True)
+        run(made, engine="vectorised", num_draws=8, compile=how, **settings)
+        for how in (False, True)
     )
     assert_close(compiled, plain, ROUNDING)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    pytest.importorskip("zarr", reason="needs Python 3.11")
+    settings = {"engine": "vectorised", "compile": True, "num_draws": 9}
+    whole = run(case("mlp"), **settings)
+
+    def stop(self, grads, step, active, move=Stack.step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return move(self, grads, step, active)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stack, "step", stop)
+        with pytest.warns(UserWarning, match="the run was interrupted"):
+            cut = run(case("mlp"), store=tmp_path / "run", **settings)
+    assert np.isfinite(losses(cut)).sum() == 3 * 4
+    assert_same(run(case("mlp"), store=tmp_path / "run", **settings), whole)

@@ -1,25 +1,27 @@
-"""fastllc's estimate, and its gradients alone."""
+"""fastllc's estimate, and the time of its gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial, wraps
+from time import perf_counter
+from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch._inductor import config as inductor
 
 import fastllc
-from bench.end_to_end.runs import FloatArray, Run, timed
+from bench.end_to_end.runs import Run, timed
 from fastllc.bench.problem import Problem
-from fastllc.engine.checkpoints import Checkpoints, trainable
+from fastllc.engine.compiled import Compiled
 from fastllc.engine.inplace import InPlaceWalkers
-from fastllc.engine.minibatch import Minibatch
-from fastllc.engine.objective import Objective
 from fastllc.engine.vectorised import VectorisedWalkers
-from fastllc.engine.walkers import Walkers
-from fastllc.samplers.stack import blueprint
 
-__all__ = ["gradient", "paired", "run"]
+__all__ = ["compiled", "gradient", "paired", "run"]
 
 
 def run(problem: Problem, steps: int, seed: int) -> Run:
@@ -32,40 +34,49 @@ def paired(problem: Problem, steps: int, seed: int) -> Run:
     return timed(lambda: np.asarray(_fit(problem, steps, seed, "paired").llc_chains_))
 
 
+def compiled(problem: Problem, steps: int, seed: int) -> Run:
+    """Estimate with a compiled gradient, compiled anew."""
+    torch.compiler.reset()
+    with inductor.patch(fx_graph_cache=False), _clock(Compiled, "_compile") as compiling:
+        fit = partial(_fit, problem, steps, seed, problem.init_loss, compile=True)
+        found = timed(lambda: np.asarray(fit().llc_chains_))
+    seconds = sum(compiling)
+    return replace(found, seconds=found.seconds - seconds, compile_seconds=seconds)
+
+
 def gradient(problem: Problem, steps: int, seed: int) -> Run:
-    """Time the engine's own gradients of all chains, on one minibatch each."""
-    engine = _fit(problem, 2, seed, problem.init_loss).trace_.attrs["engine"]
-    shape = (problem.chains, problem.batch_size)
-    index = torch.randint(len(problem.x), shape, generator=torch.Generator().manual_seed(seed))
-    x, y = problem.x[index], problem.y[index]
-    objective, checkpoints = Objective(problem.model, problem.loss), Checkpoints(problem.model)
-    params = trainable(problem.model)
-    walkers: Sequence[Walkers]
-    if engine == "vectorised":
-        plan = blueprint(fastllc.SGLD(params.values(), lr=problem.lr))
-        chains = range(problem.chains)
-        rows, plans = [0 for _ in chains], [plan for _ in chains]
-        walkers = [VectorisedWalkers(objective, checkpoints, slice(0, 1), rows, plans, chains)]
-        batches = [Minibatch((x, y), None, stacked=True)]
-    else:
-        sampler = fastllc.SGLD(params.values(), lr=problem.lr)
-        walker = InPlaceWalkers(objective, params, sampler, checkpoints[0], seed)
-        walkers = [walker] * problem.chains
-        batches = [Minibatch(batch, None, stacked=False) for batch in zip(x, y, strict=True)]
+    """Estimate, and tell how much of the time the engine's gradients took."""
+    with (
+        _clock(VectorisedWalkers, "gradient") as stacked,
+        _clock(InPlaceWalkers, "gradient") as in_place,
+    ):
+        found = run(problem, steps, seed)
+    return replace(found, seconds=sum(stacked + in_place))
 
-    def gradients() -> FloatArray:
-        for step in range(steps):
-            for each, batch in zip(walkers, batches, strict=True):
-                each.gradient([batch], step)
-        return np.empty(0)
 
-    found = timed(gradients)
-    problem.model.zero_grad()
-    return found
+@contextmanager
+def _clock(kind: type, name: str) -> Iterator[list[float]]:
+    """Yield the seconds of each call of a method meanwhile."""
+    method, seconds = getattr(kind, name), list[float]()
+
+    @wraps(method)
+    def clocked(*args: Any, **kwargs: Any) -> Any:
+        start = perf_counter()
+        found = method(*args, **kwargs)
+        seconds.append(perf_counter() - start)
+        return found
+
+    with patch.object(kind, name, clocked):
+        yield seconds
 
 
 def _fit(
-    problem: Problem, steps: int, seed: int, init_loss: float | Literal["paired"]
+    problem: Problem,
+    steps: int,
+    seed: int,
+    init_loss: float | Literal["paired"],
+    *,
+    compile: bool = False,
 ) -> fastllc.LLCEstimator:
     estimator = fastllc.LLCEstimator(
         sampler=fastllc.SGLD,
@@ -77,6 +88,7 @@ def _fit(
         num_burnin_steps=steps // 2,
         batch_size=problem.batch_size,
         init_loss=init_loss,
+        compile=compile,
         seed=seed,
         progress=False,
     )

@@ -28,7 +28,12 @@ class Plan(NamedTuple):
 
 
 def _rivals(
-    target: str, *, gradient: str = "", jax: bool = False, posteriors: bool = False
+    target: str,
+    *,
+    compiled: str = "",
+    gradient: str = "",
+    jax: bool = False,
+    posteriors: bool = False,
 ) -> Callable[[Problem], list[Entry]]:
     """Return ours and the others'. Ours also runs as few steps as devinterp, for the same LLC."""
 
@@ -40,6 +45,9 @@ def _rivals(
         paired = _ours(f"{OURS}, paired", steps=long, against=OURS)
         found.append(paired._replace(function="paired"))
         found.append(_devinterp(DEVINTERP, steps=short, against=OURS, target=target))
+        if compiled:
+            fused = _ours(f"{OURS}, compiled", steps=long, against=DEVINTERP, target=compiled)
+            found.append(fused._replace(function="compiled"))
         if posteriors:
             found.append(_posteriors(steps=long, against=OURS, target=">= 1"))
         if jax:
@@ -69,8 +77,8 @@ def _growth(problem: Problem) -> list[Entry]:
 
 PLANS = {
     "normal-crossing": Plan(PROBLEMS["normal-crossing"], _rivals(">= 60")),
-    "linear-8": Plan(PROBLEMS["linear-8"], _rivals(">= 25", jax=True)),
-    "linear-50": Plan(PROBLEMS["linear-50"], _rivals(">= 10", jax=True)),
+    "linear-8": Plan(PROBLEMS["linear-8"], _rivals(">= 25", compiled="<= 0.04", jax=True)),
+    "linear-50": Plan(PROBLEMS["linear-50"], _rivals(">= 10", compiled="<= 0.1", jax=True)),
     "mlp": Plan(PROBLEMS["mlp"], _rivals(">= 3", gradient=">= 0.85", jax=True, posteriors=True)),
     "superposition": Plan(PROBLEMS["superposition"], _rivals(">= 30")),
     "transformer": Plan(PROBLEMS["transformer"], _rivals(">= 1.3", gradient=">= 0.9")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from fastllc.engine.checkpoints import Checkpoints
+from fastllc.engine.compiled import Compiled
 from fastllc.engine.functional import Slots, batched
 from fastllc.engine.graphs import Recorded
-from fastllc.engine.minibatch import Batch, Minibatch, map_tensors, unpack
+from fastllc.engine.minibatch import Batch, Minibatch, map_tensors
 from fastllc.engine.objective import Objective
 from fastllc.engine.shortcuts import Shortcuts
 from fastllc.kernels import on_device
@@ -48,7 +49,7 @@ class VectorisedWalkers:
     keys : sequence of int
         Of the noise.
     compiled : bool
-        Whether the forward pass and its gradient go through ``torch.compile``.
+        Whether losses and gradients are `Compiled`.
     captured : bool
         Whether the gradient is recorded as a CUDA graph and replayed.
     """
@@ -76,18 +77,13 @@ class VectorisedWalkers:
         self._names = (*anchors, *self._own)
         self.leaves = [w0.index_select(0, index).requires_grad_() for w0 in anchors.values()]
         make = DeviceStack if on_device(self.leaves[0]) else Stack
-        self._stack = make(
-            blueprints,
-            [leaf.detach() for leaf in self.leaves],
-            self._anchors,
-            rows,
-            keys,
-        )
+        weights = [leaf.detach() for leaf in self.leaves]
+        self._stack = make(blueprints, weights, self._anchors, rows, keys)
         self.corrected = issubclass(blueprints[0].kind, MALA)
         self._tensors = (*self.leaves, *self._own.values())
         self._shortcuts: Shortcuts | None = Shortcuts()
-        self._compiled = compiled
-        self._compilations: dict[bool, Callable[..., Tensor]] = {}
+        others = [*self._own.values()]
+        self._compiled = Compiled(self._losses, weights, others) if compiled else None
         self.device = self.leaves[0].device
         self._recorded = Recorded(self._differentiate) if captured else None
 
@@ -108,15 +104,25 @@ class VectorisedWalkers:
         return [losses, *(leaf.grad for leaf in self.leaves if leaf.grad is not None)]
 
     def _backward(self, minibatches: Sequence[Minibatch]) -> Tensor:
+        """Compute the mean gradients of minibatches; return the mean losses, [K]."""
+        if self._compiled is None:
+            found = self._eager(minibatches)
+        else:
+            found = self._compiled(minibatches)
+            for leaf, grad in zip(self.leaves, self._compiled.grads, strict=True):
+                leaf.grad = grad
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def _eager(self, minibatches: Sequence[Minibatch]) -> list[Tensor]:
         for leaf in self.leaves:
             leaf.grad = None
         found = []
         for batch, _, stacked in minibatches:
-            losses = self._losses(batch, stacked)
+            losses = self._losses(self._tensors, batch, stacked)
             share = torch.full_like(losses, 1 / len(minibatches))
             torch.autograd.backward(losses, share, inputs=self.leaves)
             found.append(losses.detach())
-        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+        return found
 
     def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take one native step."""
@@ -180,36 +186,14 @@ class VectorisedWalkers:
             weights.detach().copy_(kept)
         self._stack.load_state_dict(saved["sampler"])
 
-    def _losses(self, batch: Batch, stacked: bool) -> Tensor:
+    def _losses(self, tensors: Sequence[Tensor], batch: Batch, stacked: bool) -> Tensor:
         """Return the loss of every chain on a minibatch, [K]."""
-        if self._compiled:
-            # Compiled code has no `Shortcuts` to mend what wants rows to be contiguous.
-            rows = map_tensors(lambda tensor: tensor.contiguous(), batch)
-            return self._compile(stacked)(self._tensors, rows)
         shortcuts, size = self._shortcuts, len(self._rows)
         with self._slots.filled(self._shared), batched(size, shortcuts) as (hide, show):
-            own = {name: hide(t) for name, t in zip(self._names, self._tensors, strict=True)}
+            own = {name: hide(t) for name, t in zip(self._names, tensors, strict=True)}
             with self._slots.filled(own):
                 losses = show(self._objective(map_tensors(hide, batch) if stacked else batch))
         if shortcuts and not shortcuts.met:
             # Each operation asks for one, a tenth of a step of a model of two weights.
             self._shortcuts = None
         return losses
-
-    def _compile(self, stacked: bool) -> Callable[..., Tensor]:
-        """Return the function from weights and a minibatch to the losses, compiled."""
-        if stacked not in self._compilations:
-
-            def loss(tensors: tuple[Tensor, ...], batch: list[Tensor], repack: Any) -> Tensor:
-                with self._slots.filled(dict(zip(self._names, tensors, strict=True))):
-                    found: Tensor = self._objective(repack(batch))
-                return found
-
-            def losses(tensors: tuple[Tensor, ...], batch: Batch) -> Tensor:
-                with self._slots.filled(self._shared):
-                    found: Tensor = vectorised(tensors, *unpack(batch))
-                return found
-
-            vectorised = vmap(loss, in_dims=(0, 0 if stacked else None, None))
-            self._compilations[stacked] = torch.compile(losses)
-        return self._compilations[stacked]
