@@ -53,8 +53,8 @@ def _rivals(
         if jax:
             found.append(_jax(steps=long, against=OURS, target=">= 1", whole=True))
         if gradient:
-            alone = _ours("its gradients alone", steps=short, against=OURS, target=gradient)
-            found.append(alone._replace(function="gradient"))
+            alone = _ours("its gradients alone", steps=short, against=found[short < long].name)
+            found.append(alone._replace(function="gradient", target=gradient))
         return found
 
     return entries
