@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial, wraps
-from time import perf_counter
-from typing import Any, Literal
-from unittest.mock import patch
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +13,7 @@ from torch._inductor import config as inductor
 import fastllc
 from bench.end_to_end.runs import Run, timed
 from fastllc.bench.problem import Problem
+from fastllc.bench.timing import clocked
 from fastllc.engine.compiled import Compiled
 from fastllc.engine.inplace import InPlaceWalkers
 from fastllc.engine.vectorised import VectorisedWalkers
@@ -37,7 +34,7 @@ def paired(problem: Problem, steps: int, seed: int) -> Run:
 def compiled(problem: Problem, steps: int, seed: int) -> Run:
     """Estimate with a compiled gradient, compiled anew."""
     torch.compiler.reset()
-    with inductor.patch(fx_graph_cache=False), _clock(Compiled, "_compile") as compiling:
+    with inductor.patch(fx_graph_cache=False), clocked(Compiled, "_compile") as compiling:
         fit = partial(_fit, problem, steps, seed, problem.init_loss, compile=True)
         found = timed(lambda: np.asarray(fit().llc_chains_))
     seconds = sum(compiling)
@@ -47,27 +44,11 @@ def compiled(problem: Problem, steps: int, seed: int) -> Run:
 def gradient(problem: Problem, steps: int, seed: int) -> Run:
     """Estimate, and tell how much of the time the engine's gradients took."""
     with (
-        _clock(VectorisedWalkers, "gradient") as stacked,
-        _clock(InPlaceWalkers, "gradient") as in_place,
+        clocked(VectorisedWalkers, "gradient") as stacked,
+        clocked(InPlaceWalkers, "gradient") as in_place,
     ):
         found = run(problem, steps, seed)
     return replace(found, seconds=sum(stacked + in_place))
-
-
-@contextmanager
-def _clock(kind: type, name: str) -> Iterator[list[float]]:
-    """Yield the seconds of each call of a method meanwhile."""
-    method, seconds = getattr(kind, name), list[float]()
-
-    @wraps(method)
-    def clocked(*args: Any, **kwargs: Any) -> Any:
-        start = perf_counter()
-        found = method(*args, **kwargs)
-        seconds.append(perf_counter() - start)
-        return found
-
-    with patch.object(kind, name, clocked):
-        yield seconds
 
 
 def _fit(

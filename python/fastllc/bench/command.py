@@ -162,7 +162,7 @@ def report(found: Sequence[Comparison], known: dict[str, Any]) -> str:
         tables(found, known["devinterp"]),
         "",
         "Others' times are multiples of fastllc's in the same round: median (quartiles). Steps are "
-        "of SGLD with localization. Behind torch.compile: what compiling took before, which is in "
+        "of SGLD with localization. Behind compiled ones: what compiling took before, which is in "
         "no multiple.",
     ]
     lines += [f"{each.case}: LLC {_llcs(each)}." for each in found if each.llc]

@@ -9,10 +9,10 @@ import numpy as np
 
 from fastllc.bench.timing import quartiles
 
-__all__ = ["COMPILED", "DEVINTERP", "FLOOR", "LOOP", "OURS", "Comparison"]
+__all__ = ["COMPILED", "DEVINTERP", "FLOOR", "LOOP", "OURS", "OURS_COMPILED", "Comparison"]
 
 OURS, COMPILED, DEVINTERP, FLOOR = "fastllc", "torch.compile", "devinterp", "memory floor"
-LOOP = "torch, chain by chain"
+LOOP, OURS_COMPILED = "torch, chain by chain", "fastllc, compiled"
 
 
 @dataclass
@@ -28,8 +28,8 @@ class Comparison:
         ``torch`` are pure PyTorch.
     missing : dict of str to str
         Why others could not be measured.
-    compile_seconds : float
-        What torch.compile took before.
+    compile_seconds : dict of str to float
+        What compiling took, which is in no `seconds`.
     llc : dict of str to (float, float)
         Of whole estimates: mean and standard error.
 
@@ -45,7 +45,7 @@ class Comparison:
     case: str
     seconds: dict[str, list[float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    compile_seconds: float = 0.0
+    compile_seconds: dict[str, float] = field(default_factory=dict)
     llc: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property

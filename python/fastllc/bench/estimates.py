@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from fastllc.bench import devinterp1
-from fastllc.bench.comparison import COMPILED, DEVINTERP, LOOP, OURS, Comparison
+from fastllc.bench.comparison import COMPILED, DEVINTERP, LOOP, OURS, OURS_COMPILED, Comparison
 from fastllc.bench.problem import Problem
 from fastllc.bench.pure import Uncompiled, compiled
-from fastllc.bench.timing import Call, interleave
+from fastllc.bench.timing import Call, clocked, interleave
+from fastllc.engine.compiled import Compiled
 from fastllc.estimators.llc import LLCEstimator
 from fastllc.peers import TorchSGLD
 from fastllc.samplers.sgld import SGLD
@@ -55,11 +56,17 @@ def compare_estimates(problem: Problem, steps: int, rounds: int) -> Comparison:
         VMAP: partial(_vmap, problem, steps),
         LOOP: partial(_chain_by_chain, problem, steps),
     }
+    compiling: list[float] = []
+    try:
+        _ours_compiled(problem, 2, [], 0)
+        estimates[OURS_COMPILED] = partial(_ours_compiled, problem, steps, compiling)
+    except ValueError as error:
+        found.missing[OURS_COMPILED] = str(error)
     start = perf_counter()
     try:
         update = compiled(_update(problem), *_start(problem), problem.x, problem.y, _rows(problem))
         estimates[COMPILED] = partial(_compiled, problem, steps, update)
-        found.compile_seconds = perf_counter() - start
+        found.compile_seconds[COMPILED] = perf_counter() - start
     except Uncompiled as error:
         found.missing[COMPILED] = str(error)
     try:
@@ -76,6 +83,10 @@ def compare_estimates(problem: Problem, steps: int, rounds: int) -> Comparison:
         for name, estimate in estimates.items()
     }
     found.seconds = interleave(calls, rounds)
+    if compiling:
+        pairs = zip(found.seconds[OURS_COMPILED], compiling[1:], strict=True)
+        found.seconds[OURS_COMPILED] = [whole - part for whole, part in pairs]
+        found.compile_seconds[OURS_COMPILED] = float(np.median(compiling))
     for name, llcs in chains.items():
         each = np.concatenate(llcs[1:])
         found.llc[name] = float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each)))
@@ -88,7 +99,7 @@ def _keep(kept: list[Floats], estimate: Estimate, problem: Problem) -> None:
         torch.cuda.synchronize()
 
 
-def _ours(problem: Problem, steps: int, seed: int) -> Floats:
+def _ours(problem: Problem, steps: int, seed: int, *, compile: bool = False) -> Floats:
     estimator = LLCEstimator(
         sampler=SGLD,
         lr=problem.lr,
@@ -100,12 +111,21 @@ def _ours(problem: Problem, steps: int, seed: int) -> Floats:
         batch_size=problem.batch_size,
         init_loss=problem.init_loss,
         capture=problem.x.is_cuda,
+        compile=compile,
         seed=seed,
         progress=False,
     )
     return np.asarray(
         estimator.fit(problem.model, (problem.x, problem.y), problem.loss).llc_chains_
     )
+
+
+def _ours_compiled(problem: Problem, steps: int, compiling: list[float], seed: int) -> Floats:
+    """Estimate with a compiled gradient; tell how long it took to compile."""
+    with clocked(Compiled, "_compile") as seconds:
+        llc = _ours(problem, steps, seed, compile=True)
+    compiling.append(sum(seconds))
+    return llc
 
 
 def _judge(problem: Problem, losses: list[Tensor]) -> Floats:

@@ -73,7 +73,7 @@ def compare_steps(
         except Unavailable as error:
             found.missing[name] = str(error)
         if name == COMPILED:
-            found.compile_seconds = perf_counter() - start
+            found.compile_seconds[name] = perf_counter() - start
     clock = by_events(device) if torch.device(device).type == "cuda" else by_host
     found.seconds = interleave(calls, rounds, clock)
     return found

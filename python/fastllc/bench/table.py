@@ -8,7 +8,15 @@ from itertools import groupby
 
 import numpy as np
 
-from fastllc.bench.comparison import COMPILED, DEVINTERP, FLOOR, LOOP, OURS, Comparison
+from fastllc.bench.comparison import (
+    COMPILED,
+    DEVINTERP,
+    FLOOR,
+    LOOP,
+    OURS,
+    OURS_COMPILED,
+    Comparison,
+)
 
 __all__ = ["duration", "multiple", "tables"]
 
@@ -29,7 +37,7 @@ def tables(found: Sequence[Comparison], devinterp: str = "") -> str:
     -------
     str
         Ours in units of time, the others as multiples of it: the median, and behind the fastest
-        pure PyTorch and devinterp the quartiles. Behind torch.compile what compiling took.
+        pure PyTorch and devinterp the quartiles. Behind compiled ones what compiling took.
 
     Examples
     --------
@@ -49,7 +57,7 @@ def _by_kind(found: Sequence[Comparison]) -> groupby[str, Comparison]:
 def _table(kind: str, found: list[Comparison], devinterp: str) -> str:
     names = {name for each in found for name in (*each.seconds, *each.missing)}
     # Other ways of pure PyTorch are in their column where they are the fastest.
-    order = [LOOP, COMPILED, DEVINTERP, FLOOR]
+    order = [OURS_COMPILED, LOOP, COMPILED, DEVINTERP, FLOOR]
     others = [name for name in order if name in names]
     titles = [f"devinterp {devinterp}".rstrip() if n == DEVINTERP else n for n in others]
     rows = [[kind, OURS, "fastest pure PyTorch", *titles]]
@@ -75,9 +83,10 @@ def _table(kind: str, found: list[Comparison], devinterp: str) -> str:
 
 def _cell(each: Comparison, name: str) -> str:
     if name not in each.seconds:
-        return "not available" if name == COMPILED else each.missing.get(name, "")
-    if name == COMPILED:
-        return f"{multiple(each.ratio(name)[1])} + {each.compile_seconds:.1f} s"
+        available = name not in (COMPILED, OURS_COMPILED)
+        return each.missing.get(name, "") if available else "not available"
+    if name in each.compile_seconds:
+        return f"{multiple(each.ratio(name)[1])} + {each.compile_seconds[name]:.1f} s"
     return _ratio(each, name) if name == DEVINTERP else multiple(each.ratio(name)[1])
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Call", "Clock", "by_events", "by_host", "interleave", "quartiles", "repeats"]
+__all__ = ["Call", "Clock", "by_events", "by_host", "clocked", "interleave", "quartiles", "repeats"]
 
 
 class Call(NamedTuple):
@@ -106,6 +109,32 @@ def interleave(
         for name, call in calls.items():
             times[name].append(clock(call))
     return {name: seconds[1:] for name, seconds in times.items()}
+
+
+@contextmanager
+def clocked(kind: type, name: str) -> Iterator[list[float]]:
+    """Yield the seconds of each call of a method meanwhile.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> with clocked(Fraction, "limit_denominator") as seconds:
+    ...     Fraction("0.3334").limit_denominator(10)
+    Fraction(1, 3)
+    >>> len(seconds)
+    1
+    """
+    method, seconds = getattr(kind, name), list[float]()
+
+    @wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        start = perf_counter()
+        found = method(*args, **kwargs)
+        seconds.append(perf_counter() - start)
+        return found
+
+    with patch.object(kind, name, run):
+        yield seconds
 
 
 def repeats(elements: int) -> int:

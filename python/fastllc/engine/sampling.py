@@ -136,8 +136,8 @@ class Sampling:
         How many chains to stack at most. None means as many as fit in 1 GiB.
     compile : bool, default False
         Whether the vectorised gradient goes through ``torch.compile``, which takes a second or two
-        and pays where a model is small and steps are thousands: with 10 chains of a linear 8-8-8-8 a
-        step then takes 0.63 of the time. The loss must be the same operations at every step.
+        and pays where a model is small and steps are thousands: with 10 chains of a linear 8-8-8-8
+        a step then takes 0.6 of the time. The loss must be the same operations at every step.
     capture : bool, default False
         Whether the vectorised gradient is recorded as a CUDA graph and replayed, which saves the
         time in which Python launches kernels: most of a small model's step on a GPU. The loss must
