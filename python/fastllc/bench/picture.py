@@ -50,7 +50,7 @@ def draw(found: Sequence[Comparison], devinterp: str = "") -> Figure:
     plt = pyplot("bench --plot")
     figure: Figure
     drawn = [[(bar, name) for bar, name in _names(each) if name in each.seconds] for each in found]
-    height = 1.6 + 0.27 * sum(map(len, drawn)) + 0.2 * len(found)
+    height = 1.8 + 0.27 * sum(map(len, drawn)) + 0.2 * len(found)
     figure, ax = plt.subplots(figsize=(9, height), layout="constrained")
     y, ticks = 0.0, []
     for each, bars in zip(found, drawn, strict=True):
@@ -85,7 +85,7 @@ def draw(found: Sequence[Comparison], devinterp: str = "") -> Figure:
         if bar in used:
             label = f"devinterp {devinterp}".rstrip() if bar == DEVINTERP else bar
             ax.barh(np.nan, np.nan, color=color, label=label)
-    figure.legend(loc="outside upper center", ncols=len(used), frameon=False)
+    figure.legend(loc="outside upper center", ncols=min(len(used), 3), frameon=False)
     return figure
 
 
