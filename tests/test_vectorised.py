@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
 from engine import SHORT, assert_close, assert_same, losses, run
 from fastllc import BAOAB, SGHMC, Observable, Sampling
@@ -168,6 +170,25 @@ def test_compiled_gradients_agree(settings):
         for how in (False, True)
     )
     assert_close(compiled, plain, ROUNDING)
+
+
+def test_losses_that_look_at_numbers_are_not_compiled():
+    def loss(outputs, targets):
+        return cross_entropy(outputs, targets) * (2.0 if targets.float().mean().item() else 1.0)
+
+    made = case("mlp")._replace(loss_fn=loss)
+    with pytest.raises(ValueError, match="compile must be False for this model and loss"):
+        run(made, engine="vectorised", compile=True, shared_batches=True)
+
+
+def test_minibatches_of_all_kinds_are_not_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    made = case("mlp")
+    sizes = DataLoader(TensorDataset(*made.data), batch_sampler=[range(i) for i in range(1, 20)])
+    settings = {"engine": "vectorised", "compile": True}
+    run(made._replace(data=sizes), num_draws=16, **settings)
+    with pytest.raises(ValueError, match=r"compile must be False for minibatches .* more than 16"):
+        run(made._replace(data=sizes), num_draws=17, **settings)
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ from fastllc.engine.minibatch import Batch, Minibatch, map_tensors, unpack
 
 __all__ = ["Compiled"]
 
+# Two at the ends of epochs and two for accumulation are ordinary.
+MAX_KINDS = 16
+
 Losses: TypeAlias = Callable[[Sequence[Tensor], Batch, bool], Tensor]
 Function: TypeAlias = Callable[..., Tensor]
 
@@ -62,7 +65,7 @@ class Compiled:
         Raises
         ------
         ValueError
-            If the model or the loss cannot be compiled.
+            If the model or the loss cannot be compiled, or minibatches are of too many kinds.
         """
         share, found = 1 / len(minibatches), list[Tensor]()
         for minibatch in minibatches:
@@ -71,6 +74,11 @@ class Compiled:
             rest = repr(map_tensors(lambda _: None, minibatch.batch))
             key = layout, rest, minibatch.stacked, bool(found)
             if key not in self._functions:
+                if len(self._functions) == MAX_KINDS:
+                    raise ValueError(
+                        "compile must be False for minibatches that differ in shapes or in what is "
+                        f"no tensor, got more than {MAX_KINDS} kinds of them"
+                    )
                 self._functions[key] = self._compile(minibatch, share, add=bool(found))
             arguments = self._weights, self._others, tensors, self._buffers
             found.append(self._functions[key](*arguments))
