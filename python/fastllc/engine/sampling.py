@@ -138,6 +138,7 @@ class Sampling:
         Whether the vectorised gradient goes through ``torch.compile``, which takes a second or two
         and pays where a model is small and steps are thousands: with 10 chains of a linear 8-8-8-8
         a step then takes 0.6 of the time. The loss must be the same operations at every step.
+        Chains that run in place are not compiled.
     capture : bool, default False
         Whether the vectorised gradient is recorded as a CUDA graph and replayed, which saves the
         time in which Python launches kernels: most of a small model's step on a GPU. The loss must
