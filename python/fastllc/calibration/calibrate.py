@@ -15,7 +15,7 @@ import xarray as xr
 from torch import nn
 
 from fastllc import checks
-from fastllc.calibration.judge import Pilot, judge
+from fastllc.calibration.judge import SPREAD, Pilot, judge
 from fastllc.calibration.result import Calibration
 from fastllc.engine.checkpoints import trainable
 from fastllc.engine.curvature import largest_curvature
@@ -29,11 +29,17 @@ from fastllc.seeds import chain_key
 
 __all__ = ["calibrate"]
 
-# In units of 1 / (nbeta h) and nbeta h, with the largest curvature h. Chains on a quadratic of that
-# curvature are stable below 4; where weights wander off a singular minimum, curvatures grow.
+# Step sizes are in units of 1 / S, where S = nbeta h and h is the largest curvature: chains on a
+# quadratic of that curvature are stable below 4, and where weights wander off a singular minimum
+# curvatures grow. Localizations are in units of the cube root of S: a product of three weights of
+# size delta changes U by S delta^6. Weaker by 2.5 on 20 deep linear networks, chains left the
+# neighbourhood of the minimum; in units of S, four of 17 never saw the products at all.
 STEPS = (0.0128, 0.032, 0.08, 0.2)
-LOCALIZATIONS = (1e-4, 3e-4, 1e-3, 3e-3)
-NUM_STEPS, NUM_PILOTS, NUM_CHAINS = 1500, 2, 4
+LOCALIZATIONS = (0.15, 0.375, 0.94, 2.3)
+# A weight without loss has half the variance that the weakest localization leaves it after
+# ln(2) / 2 friction / (lr localization) = 0.87 S^(2/3) steps, at the third step size.
+SPREADING = 0.87
+MIN_STEPS, MAX_STEPS, NUM_CHAINS = 3000, 8000, 4
 MIN_DRAWS, MAX_DRAWS = 4500, 30_000
 _SMALL_BIAS = 0.05
 _PILOT = 2**64 - 2  # the number of a chain that nobody is: pilots are none of the run to come
@@ -54,16 +60,22 @@ def calibrate(
 ) -> Calibration:
     r"""Find step size, localization, burn-in and number of draws by a pilot run.
 
-    Short chains over a grid of `lr` and `localization`, scaled by the largest curvature of the
-    loss, run as one vectorised job. A setting can be trusted if no chain diverged, the loss is flat
-    along the second half of them (to 5 %, or within its error), and the LLC does not depend on the
-    step size: what steps 2.5 times as long add to it, divided by 1.5, is at most 12 % (or within
-    its error). Errors excuse 25 % at most. Of these the weakest localization is taken, since
-    localization takes away from the LLC what it keeps chains from seeing, and of its step sizes the
-    largest whose bias is below 5 %, or that of the smallest bias.
+    Chains over a grid of `lr` and `localization`, scaled by the largest curvature h of the loss,
+    run as one vectorised job. A setting can be trusted if its chain did not diverge, the loss is
+    flat along the second half of it (to 5 %, or within its error), and the LLC does not depend on
+    the step size: what steps 2.5 times as long add to it, divided by 1.5, is at most 12 % (or
+    within its error). Errors excuse 25 % at most.
+
+    Before weights have spread along flat directions, the loss is flat too, and too small: where
+    only products of several weights change it, it comes to count last. So of the trusted settings
+    those count whose configurational temperature is 0.5 or more, if there are any. Of these the
+    weakest localization is taken, since localization takes away from the LLC what it keeps chains
+    from seeing, and of its step sizes the largest whose bias is below 5 %, or that of the smallest
+    bias. Chains are as long as it takes to spread, 0.87 (nbeta h)^(2/3) steps, from 3000 to 8000.
 
     The bias that is measured is what a Metropolis test's acceptance is asked for elsewhere. Draws
-    are as many as the pilot's standard error says that `sem` takes, from 4500 to 30,000.
+    are as many as the pilot's standard error says that `sem` takes, from 4500, or the length of the
+    pilot, to 30,000.
 
     Parameters
     ----------
@@ -115,13 +127,14 @@ def calibrate(
     num_samples = open_data(data, sampling.batch_size, torch.device("cpu")).num_samples
     nbeta = sampling.points(num_samples)[0][0]["nbeta"]
     scale = nbeta * curvature
+    num_steps = int(min(max(SPREADING * scale ** (2 / 3), MIN_STEPS), MAX_STEPS))
     pilot = replace(
         sampling,
         lr=[step / scale for step in STEPS],
-        localization=[strength * scale for strength in LOCALIZATIONS],
+        localization=[strength * scale ** (1 / 3) for strength in LOCALIZATIONS],
         nbeta=nbeta,
-        num_chains=NUM_PILOTS,
-        num_draws=NUM_STEPS,
+        num_chains=1,
+        num_draws=num_steps,
         seed=None if sampling.seed is None else chain_key(sampling.seed, _PILOT) // 2,
         save_metrics=True,
     )
@@ -135,7 +148,7 @@ def calibrate(
     assert trace is not None  # the engine's errors have one
     pilots = _judged(trace, nbeta, _num_weights(model, sampling))
     chosen = choose(pilots)
-    draws, capped = _num_draws(chosen, sem)
+    draws, capped = _num_draws(chosen, num_steps, sem)
     return Calibration(
         sampling.sampler,
         nbeta,
@@ -143,7 +156,7 @@ def calibrate(
         pilots,
         chosen,
         NUM_CHAINS,
-        max(NUM_STEPS, 2 * chosen.burnin) if chosen else NUM_STEPS,
+        num_steps,
         draws,
         sem,
         capped,
@@ -151,25 +164,27 @@ def calibrate(
 
 
 def choose(pilots: Sequence[Pilot]) -> Pilot | None:
-    """Return the setting to take, None if there is none."""
+    """Return the setting to take, None if there is none; if no chains spread, of the widest."""
     trusted = [p for p in pilots if not p.trouble]
     if not trusted:
         return None
-    weakest = min(p.localization for p in trusted)
-    there = [p for p in trusted if p.localization == weakest]
+    wide = min(SPREAD, max(p.temperature for p in trusted))
+    spread = [p for p in trusted if p.temperature >= wide]
+    weakest = min(p.localization for p in spread)
+    there = [p for p in spread if p.localization == weakest]
     unbiased = [p for p in there if abs(p.bias) < _SMALL_BIAS]
     if unbiased:
         return max(unbiased, key=lambda p: p.lr)
     return min(there, key=lambda p: abs(p.bias))
 
 
-def _num_draws(chosen: Pilot | None, sem: float) -> tuple[int, bool]:
+def _num_draws(chosen: Pilot | None, num_steps: int, sem: float) -> tuple[int, bool]:
     """Return how many draws `sem` takes, and whether it would take more."""
+    least = max(MIN_DRAWS, num_steps)
     if chosen is None:
-        return MIN_DRAWS, False
-    half = NUM_PILOTS * (NUM_STEPS // 2)
-    wanted = half * (chosen.sem / (sem * chosen.llc)) ** 2 / NUM_CHAINS
-    return int(min(max(wanted, MIN_DRAWS), MAX_DRAWS)), wanted > MAX_DRAWS
+        return least, False
+    wanted = num_steps // 2 * (chosen.sem / (sem * chosen.llc)) ** 2 / NUM_CHAINS
+    return int(min(max(wanted, least), MAX_DRAWS)), wanted > MAX_DRAWS
 
 
 def _num_weights(model: nn.Module, sampling: Sampling) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastllc.calibration.judge import MAX_BIAS, MAX_CHANGE, Pilot
+from fastllc.calibration.judge import MAX_BIAS, MAX_CHANGE, SPREAD, Pilot
 from fastllc.summaries import decimals
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Calibration:
         lines = [
             f"lr {chosen.lr:.3g}, localization {chosen.localization:.3g} at nbeta "
             f"{self.nbeta:.4g}: of {len(self.pilots)} settings tried {trusted} can be trusted, "
-            "this one has the weakest localization.",
-            f"Pilot LLC {chosen.llc:.{digits}f} +- {chosen.sem:.{digits}f}; along the chains it "
+            "and of those whose chains spread this one has the weakest localization.",
+            f"Pilot LLC {chosen.llc:.{digits}f} +- {chosen.sem:.{digits}f}; along the chain it "
             f"changes by {chosen.change:+.1%} (at most {MAX_CHANGE:.0%}), the step size adds "
             f"{chosen.bias:+.1%} (at most {MAX_BIAS:.0%}).",
             f"{self.num_chains} chains, {self.num_burnin_steps} steps of burn-in, "
@@ -92,11 +92,12 @@ class Calibration:
         ]
         if self.capped:
             lines.append("That error would take more draws than these: it will be larger.")
-        if chosen.temperature < 0.9:
+        if chosen.temperature < SPREAD:
             lines.append(
-                f"Configurational temperature {chosen.temperature:.2f}: the pilot's chains are "
-                "still spreading along flat directions. Where the loss is flat only to first "
-                "order, the LLC can be far above this estimate: compare with longer chains."
+                f"Configurational temperature {chosen.temperature:.2f}, of {SPREAD} at least: no "
+                "chain that can be trusted has spread along flat directions. Where only products "
+                "of several weights change the loss, the LLC can be far above this estimate: "
+                "compare with longer chains."
             )
         stronger = [
             p

@@ -14,6 +14,7 @@ from torch import nn
 from fastllc import diagnostics
 from fastllc.calibration import Calibration, calibrate
 from fastllc.calibration.calibrate import FOUND, NOT_PILOTS
+from fastllc.calibration.judge import SPREAD
 from fastllc.engine.checkpoints import Weights
 from fastllc.engine.data import Data
 from fastllc.engine.objective import Evaluate, LossFn
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["LLCEstimator"]
-
-# Of 14 deep linear networks one had an estimate of half the truth, at a temperature of 0.13; those
-# at 0.55 to 0.72 were right to 4 %.
-_SPREAD = 0.5
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,7 +50,7 @@ class LLCEstimator(Estimator):
         Let `fastllc.calibrate` find `lr`, `localization`, `num_chains`, `num_draws` and
         `num_burnin_steps`, which must be left alone, and take `BAOAB` for the default `SGLD`; then
         run. If no setting can be trusted, `fit` raises `CalibrationError`, which says why; it warns
-        where the pilot's chains were still spreading.
+        where no chain of the pilot has spread.
     sem : float, default 0.02
         With ``settings="auto"``, the standard error to aim at, as a share of the LLC.
     **sampling
@@ -165,7 +162,7 @@ class LLCEstimator(Estimator):
         )
         found = self.calibration_.settings
         chosen = self.calibration_.chosen
-        if chosen is not None and chosen.temperature < _SPREAD:
+        if chosen is not None and chosen.temperature < SPREAD:
             warn(
                 f"the pilot's configurational temperature is {chosen.temperature:.2f}, not 1: its "
                 "chains were still spreading, and the LLC may come out far too small; compare with "
