@@ -22,7 +22,7 @@ PEERS := build/peers
 SOURCES := $(shell find csrc cmake python -name __pycache__ -prune -o -print) \
            CMakeLists.txt pyproject.toml constraints.txt
 CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
-PYTESTS := ./tests --pyargs fastllc --doctest-modules
+PYTESTS := ./tests --pyargs fastllc --doctest-modules --numprocesses auto --maxprocesses 8
 # Left to `make test` for time: laws of chains and checks of Python's side, the same from any build;
 # and the benchmarks', which no wheel holds.
 NOT_OF_WHEELS := bad_* stationary_* oracles_* accuracy calibrate coverage mlp rescaling compat* \
@@ -43,6 +43,8 @@ INSTALL = $(PY) -m pip install --quiet
 
 .PHONY: demo test check bench bench-steps bench-end-to-end bench-accuracy gpu-check wheel format clean
 .DELETE_ON_ERROR:
+# One thread to each of several processes: two that share a processor wait for each other.
+test wheel: export OMP_NUM_THREADS = 1
 # The wheel's stamps belong to one environment: nothing is gained from building it twice at once.
 .NOTPARALLEL:
 
