@@ -83,7 +83,7 @@ class Calibration:
         lines = [
             f"lr {chosen.lr:.3g}, localization {chosen.localization:.3g} at nbeta "
             f"{self.nbeta:.4g}: of {len(self.pilots)} settings tried {trusted} can be trusted, "
-            "and of those whose chains spread this one has the weakest localization.",
+            f"and of those {self._why(chosen)}.",
             f"Pilot LLC {chosen.llc:.{digits}f} +- {chosen.sem:.{digits}f}; along the chain it "
             f"changes by {chosen.change:+.1%} (at most {MAX_CHANGE:.0%}), the step size adds "
             f"{chosen.bias:+.1%} (at most {MAX_BIAS:.0%}).",
@@ -110,6 +110,12 @@ class Calibration:
                 f"{stronger[0].llc / chosen.llc - 1:+.0%} off."
             )
         return lines
+
+    @staticmethod
+    def _why(chosen: Pilot) -> str:
+        if chosen.temperature < SPREAD:
+            return "the chain of this one spread furthest"
+        return "whose chains spread this one has the weakest localization"
 
     def _refusal(self) -> list[str]:
         rows = [

@@ -164,9 +164,9 @@ class LLCEstimator(Estimator):
         chosen = self.calibration_.chosen
         if chosen is not None and chosen.temperature < SPREAD:
             warn(
-                f"the pilot's configurational temperature is {chosen.temperature:.2f}, not 1: its "
-                "chains were still spreading, and the LLC may come out far too small; compare with "
-                "longer chains"
+                f"the pilot's configurational temperature is {chosen.temperature:.2f}, below "
+                f"{SPREAD}: no chain that can be trusted has spread, and the LLC may come out far "
+                "too small; compare with longer chains"
             )
         return replace(self, settings=None, **found)
 
