@@ -45,7 +45,7 @@ def test_each_nbeta_and_localization_has_its_own_line():
 
 
 def test_a_single_step_size_is_refused():
-    with pytest.raises(ValueError, match="at least two lr, got one"):
+    with pytest.raises(ValueError, match="at least 2 lr, got one"):
         extrapolate_lr(trace_of(RNG.normal(size=(4, 100))))
     with pytest.raises(ValueError, match="at nbeta 2 and localization 3"):
         extrapolate_lr(biased(1.0, 2.0, lr=[1e-3, 2e-3], localization=[3.0, 4.0]))

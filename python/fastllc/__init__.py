@@ -12,6 +12,7 @@ from fastllc.estimators.covariances import LossCovarianceEstimator, WeightCovari
 from fastllc.estimators.criteria import WAICEstimator, WBICEstimator
 from fastllc.estimators.extrapolation import extrapolate_lr
 from fastllc.estimators.llc import LLCEstimator
+from fastllc.estimators.temperatures import extrapolate_nbeta
 from fastllc.estimators.waic import waic
 from fastllc.estimators.wbic import free_energy, wbic
 from fastllc.info import build_info
@@ -55,6 +56,7 @@ __all__ = [
     "chain_key",
     "default_nbeta",
     "extrapolate_lr",
+    "extrapolate_nbeta",
     "free_energy",
     "llc",
     "localization_penalty",

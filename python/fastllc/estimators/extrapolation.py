@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from fastllc.estimators.coefficient import llc
 
-__all__ = ["extrapolate_lr"]
+__all__ = ["extrapolate_lr", "extrapolated"]
+
+Fit = Callable[[xr.Dataset, NDArray[np.float64]], xr.Dataset]
 
 
 def extrapolate_lr(trace: xr.DataTree) -> xr.Dataset:
@@ -66,30 +71,54 @@ def extrapolate_lr(trace: xr.DataTree) -> xr.Dataset:
     >>> bool(abs(found["llc"] - 24.8) < 4 * found["sem"])
     True
     """
+    return extrapolated(trace, "lr", 2, _line)
+
+
+def extrapolated(trace: xr.DataTree, along: str, least: int, fit: Fit) -> xr.Dataset:
+    """Fit the LLC along one setting, for each pair of the other two.
+
+    Parameters
+    ----------
+    trace : xarray.DataTree
+        Of several settings.
+    along : "lr" or "nbeta"
+        What the estimates are fitted along.
+    least : int
+        How many different values of it a fit needs.
+    fit : callable
+        From estimates with the dimension setting and the values of `along` to a dataset without it.
+
+    Raises
+    ------
+    ValueError
+        If there are too few values somewhere.
+    """
+    fixed = tuple(name for name in ("lr", "nbeta", "localization") if name != along)
     if "setting" not in trace.sizes:
-        raise ValueError("trace must have at least two lr, got one")
+        raise ValueError(f"trace must have at least {least} {along}, got one")
     found = llc(trace)
     # Where a coordinate does not vary it is a single number.
-    lr, nbeta, localization = (
+    values, *at = (
         np.broadcast_to(np.asarray(found.coords[name].values), found.sizes["setting"])
-        for name in ("lr", "nbeta", "localization")
+        for name in (along, *fixed)
     )
     fits = []
-    for at in sorted(set(zip(nbeta.tolist(), localization.tolist(), strict=True))):
-        rows = np.flatnonzero((nbeta == at[0]) & (localization == at[1]))
-        if np.unique(lr[rows]).size < 2:
+    for pair in sorted(set(zip(*(each.tolist() for each in at), strict=True))):
+        rows = np.flatnonzero((at[0] == pair[0]) & (at[1] == pair[1]))
+        rows = rows[np.argsort(values[rows])]
+        if (count := np.unique(values[rows]).size) < least:
             raise ValueError(
-                f"trace must have at least two lr at nbeta {at[0]:g} and localization {at[1]:g}, "
-                "got one"
+                f"trace must have at least {least} {along} at {fixed[0]} {pair[0]:g} and "
+                f"{fixed[1]} {pair[1]:g}, got {count}"
             )
-        fit = _line(found[["llc", "sem"]].isel(setting=rows), lr[rows])
-        fits.append(fit.assign_coords(nbeta=at[0], localization=at[1]))
+        each = found[["llc", "sem"]].isel(setting=rows)
+        each = each.drop_vars([name for name in each.coords if name != "checkpoint"])
+        fits.append(fit(each, values[rows]).assign_coords(dict(zip(fixed, pair, strict=True))))
     return fits[0] if len(fits) == 1 else xr.concat(fits, "setting")
 
 
-def _line(found: xr.Dataset, lr: np.ndarray[tuple[int], np.dtype[np.float64]]) -> xr.Dataset:
+def _line(found: xr.Dataset, lr: NDArray[np.float64]) -> xr.Dataset:
     """Return the weighted line through the estimates, at zero."""
-    found = found.drop_vars([name for name in found.coords if name != "checkpoint"])
     weight = 1 / found["sem"] ** 2
     x = xr.DataArray(lr, dims="setting")
     total, first, second = ((weight * x**power).sum("setting", skipna=False) for power in (0, 1, 2))
