@@ -47,8 +47,8 @@ def extrapolate_nbeta(trace: xr.DataTree) -> xr.Dataset:
     ----------
     trace : xarray.DataTree
         Of a run with a list of at least three `nbeta`, at one `localization`: the prior stays the
-        same. Over less than two decades errors of a percent leave the limit open. `lr` must be small
-        enough for the largest.
+        same. Over less than two decades errors of a percent leave the limit open, and where most of
+        the LLC is missing estimates have neither form. `lr` must be small enough for the largest.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def extrapolate_nbeta(trace: xr.DataTree) -> xr.Dataset:
 
     Examples
     --------
-    Weights held so strongly that 2 % of the LLC is missing at the largest `nbeta`:
+    Weights held so strongly that a sixth of the LLC is missing at the smallest `nbeta`:
 
     >>> from functools import partial
     >>> import fastllc
@@ -82,14 +82,14 @@ def extrapolate_nbeta(trace: xr.DataTree) -> xr.Dataset:
     ...     sampler=partial(fastllc.BAOAB, friction=0.2),
     ...     lr=2e-4,
     ...     nbeta=[1e2, 1e3, 1e4],
-    ...     localization=200.0,
+    ...     localization=20.0,
     ...     num_burnin_steps=200,
     ...     num_draws=3000,
     ...     seed=0,
     ...     progress=False,
     ... )
-    >>> round(oracle.exact(1e4, 200.0), 1), float(oracle.llc)
-    (24.5, 25.0)
+    >>> round(oracle.exact(1e2, 20.0), 1), float(oracle.llc)
+    (20.8, 25.0)
     >>> found = extrapolate_nbeta(trace)
     >>> bool(abs(found["llc"] - 25.0) < 3 * found["sem"]), bool(found["multiplicity"].isnull())
     (True, True)
