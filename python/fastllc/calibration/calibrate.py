@@ -71,7 +71,9 @@ def calibrate(
     those count whose configurational temperature is 0.5 or more, if there are any. Of these the
     weakest localization is taken, since localization takes away from the LLC what it keeps chains
     from seeing, and of its step sizes the largest whose bias is below 5 %, or that of the smallest
-    bias. Chains are as long as it takes to spread, 0.87 (nbeta h)^(2/3) steps, from 3000 to 8000.
+    bias. A stronger localization is better only if its bias is smaller by more than the LLC
+    changes. Chains are as long as it takes to spread, 0.87 (nbeta h)^(2/3) steps, from 3000 to
+    8000.
 
     The bias that is measured is what a Metropolis test's acceptance is asked for elsewhere. Draws
     are as many as the pilot's standard error says that `sem` takes, from 4500, or the length of the
@@ -172,10 +174,16 @@ def choose(pilots: Sequence[Pilot]) -> Pilot | None:
     spread = [p for p in trusted if p.temperature >= wide]
     weakest = min(p.localization for p in spread)
     there = [p for p in spread if p.localization == weakest]
-    unbiased = [p for p in there if abs(p.bias) < _SMALL_BIAS]
-    if unbiased:
-        return max(unbiased, key=lambda p: p.lr)
-    return min(there, key=lambda p: abs(p.bias))
+    first = min(there, key=lambda p: (_bias(p), -p.lr))
+    return min(
+        spread,
+        key=lambda p: (_bias(p) + abs(p.llc / first.llc - 1), p.localization, -p.lr),
+    )
+
+
+def _bias(pilot: Pilot) -> float:
+    """Return the bias of the step size, of which less than the pilot can tell is the same."""
+    return max(abs(pilot.bias), _SMALL_BIAS)
 
 
 def _num_draws(chosen: Pilot | None, num_steps: int, sem: float) -> tuple[int, bool]:

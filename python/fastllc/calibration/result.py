@@ -115,7 +115,7 @@ class Calibration:
     def _why(chosen: Pilot) -> str:
         if chosen.temperature < SPREAD:
             return "the chain of this one spread furthest"
-        return "whose chains spread this one has the weakest localization"
+        return "whose chains spread the LLC of this one depends least on lr and localization"
 
     def _refusal(self) -> list[str]:
         rows = [
