@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from matplotlib import pyplot as plt
 
 import fastllc
 from fastllc import oracles
-from fastllc.calibration.calibrate import choose
+from fastllc.calibration.choice import choose
 from fastllc.calibration.judge import Pilot, judge
 from fastllc.engine.curvature import largest_curvature
 
@@ -237,3 +238,16 @@ def test_the_picture_frames_the_chosen_setting():
     assert strengths[int(y + 0.5)] == found.chosen.localization
     assert len(ax.texts) == len(found.pilots) == 16
     plt.close(figure)
+
+
+def test_of_several_temperatures_it_takes_the_coldest_that_can_be_trusted():
+    """Off the minimum the loss falls, which at a large nbeta is all that chains see."""
+    oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
+    with torch.no_grad():
+        next(oracle.model.parameters()).add_(0.01)
+    give = partial(fastllc.calibrate, oracle.model, oracle.data, oracle.loss_fn, seed=0)
+    found = give(nbeta=[100.0, 1e6], progress=False)
+    assert found.nbeta == 100.0
+    assert found.chosen is not None
+    assert give(nbeta=1e6, progress=False).chosen is None
+    assert give(nbeta=[100.0, 200.0], progress=False).nbeta == 200.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +14,8 @@ import xarray as xr
 from torch import nn
 
 from fastllc import checks
-from fastllc.calibration.judge import SPREAD, Pilot, judge
+from fastllc.calibration.choice import NUM_CHAINS, choose, num_draws
+from fastllc.calibration.judge import Pilot, judge
 from fastllc.calibration.result import Calibration
 from fastllc.engine.checkpoints import trainable
 from fastllc.engine.curvature import largest_curvature
@@ -39,9 +39,7 @@ LOCALIZATIONS = (0.15, 0.375, 0.94, 2.3)
 # A weight without loss has half the variance that the weakest localization leaves it after
 # ln(2) / 2 friction / (lr localization) = 0.87 S^(2/3) steps, at the third step size.
 SPREADING = 0.87
-MIN_STEPS, MAX_STEPS, NUM_CHAINS = 3000, 8000, 4
-MIN_DRAWS, MAX_DRAWS = 4500, 30_000
-_SMALL_BIAS = 0.05
+MIN_STEPS, MAX_STEPS = 3000, 8000
 _PILOT = 2**64 - 2  # the number of a chain that nobody is: pilots are none of the run to come
 FOUND = frozenset({"lr", "localization", "num_chains", "num_draws", "num_burnin_steps"})
 NOT_PILOTS = frozenset(
@@ -86,9 +84,9 @@ def calibrate(
     sem : float, default 0.02
         Standard error of the LLC to aim at, as a share of it, > 0.
     **settings
-        Of `Sampling`, all but those that are found here. `sampler` is `BAOAB` with friction 0.03
-        by default: momentum carries chains along flat directions, and on quadratics its steps have
-        no bias.
+        Of `Sampling`, all but those that are found here. Of several `nbeta` it takes the largest at
+        which a setting can be trusted. `sampler` is `BAOAB` with friction 0.03 by default: momentum
+        carries chains along flat directions, and on quadratics its steps have no bias.
 
     Returns
     -------
@@ -119,38 +117,21 @@ def calibrate(
     settings.setdefault("sampler", partial(BAOAB, friction=0.03))
     sampling = Sampling(**settings)
     sampling.check()
-    if isinstance(sampling.nbeta, (list, tuple)):
-        raise ValueError(f"nbeta must be one number, got {sampling.nbeta!r}")
     curvature = largest_curvature(model, data, loss_fn, evaluate=evaluate, mask=sampling.mask)
     if not (math.isfinite(curvature) and curvature > 0):
         raise ValueError(
             f"the loss must be curved at the model's weights, got curvature {curvature:.3g} at most"
         )
     num_samples = open_data(data, sampling.batch_size, torch.device("cpu")).num_samples
-    nbeta = sampling.points(num_samples)[0][0]["nbeta"]
-    scale = nbeta * curvature
-    num_steps = int(min(max(SPREADING * scale ** (2 / 3), MIN_STEPS), MAX_STEPS))
-    pilot = replace(
-        sampling,
-        lr=[step / scale for step in STEPS],
-        localization=[strength * scale ** (1 / 3) for strength in LOCALIZATIONS],
-        nbeta=nbeta,
-        num_chains=1,
-        num_draws=num_steps,
-        seed=None if sampling.seed is None else chain_key(sampling.seed, _PILOT) // 2,
-        save_metrics=True,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DivergenceWarning)
-        trace: xr.DataTree | None
-        try:
-            trace = pilot.run(model, data, loss_fn, evaluate=evaluate)
-        except DivergenceError as error:
-            trace = error.trace
-    assert trace is not None  # the engine's errors have one
-    pilots = _judged(trace, nbeta, _num_weights(model, sampling))
-    chosen = choose(pilots)
-    draws, capped = _num_draws(chosen, num_steps, sem)
+    nbetas = {point["nbeta"] for point in sampling.points(num_samples)[0]}
+    for nbeta in sorted(nbetas, reverse=True):
+        num_steps, pilot = _pilot(sampling, nbeta, curvature)
+        trace = _run(pilot, model, data, loss_fn, evaluate)
+        pilots = _judged(trace, nbeta, _num_weights(model, sampling))
+        chosen = choose(pilots)
+        if chosen is not None:
+            break
+    draws, capped = num_draws(chosen, num_steps, sem)
     return Calibration(
         sampling.sampler,
         nbeta,
@@ -165,34 +146,39 @@ def calibrate(
     )
 
 
-def choose(pilots: Sequence[Pilot]) -> Pilot | None:
-    """Return the setting to take, None if there is none; if no chains spread, of the widest."""
-    trusted = [p for p in pilots if not p.trouble]
-    if not trusted:
-        return None
-    wide = min(SPREAD, max(p.temperature for p in trusted))
-    spread = [p for p in trusted if p.temperature >= wide]
-    weakest = min(p.localization for p in spread)
-    there = [p for p in spread if p.localization == weakest]
-    first = min(there, key=lambda p: (_bias(p), -p.lr))
-    return min(
-        spread,
-        key=lambda p: (_bias(p) + abs(p.llc / first.llc - 1), p.localization, -p.lr),
+def _pilot(sampling: Sampling, nbeta: float, curvature: float) -> tuple[int, Sampling]:
+    """Return the number of steps at a temperature, and the run over the grid."""
+    scale = nbeta * curvature
+    num_steps = int(min(max(SPREADING * scale ** (2 / 3), MIN_STEPS), MAX_STEPS))
+    return num_steps, replace(
+        sampling,
+        lr=[step / scale for step in STEPS],
+        localization=[strength * scale ** (1 / 3) for strength in LOCALIZATIONS],
+        nbeta=nbeta,
+        num_chains=1,
+        num_draws=num_steps,
+        seed=None if sampling.seed is None else chain_key(sampling.seed, _PILOT) // 2,
+        save_metrics=True,
     )
 
 
-def _bias(pilot: Pilot) -> float:
-    """Return the bias of the step size, of which less than the pilot can tell is the same."""
-    return max(abs(pilot.bias), _SMALL_BIAS)
-
-
-def _num_draws(chosen: Pilot | None, num_steps: int, sem: float) -> tuple[int, bool]:
-    """Return how many draws `sem` takes, and whether it would take more."""
-    least = max(MIN_DRAWS, num_steps)
-    if chosen is None:
-        return least, False
-    wanted = num_steps // 2 * (chosen.sem / (sem * chosen.llc)) ** 2 / NUM_CHAINS
-    return int(min(max(wanted, least), MAX_DRAWS)), wanted > MAX_DRAWS
+def _run(
+    pilot: Sampling,
+    model: nn.Module,
+    data: Data,
+    loss_fn: LossFn | None,
+    evaluate: Evaluate | None,
+) -> xr.DataTree:
+    """Run the grid; a setting at which all chains diverge ends nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DivergenceWarning)
+        trace: xr.DataTree | None
+        try:
+            trace = pilot.run(model, data, loss_fn, evaluate=evaluate)
+        except DivergenceError as error:
+            trace = error.trace
+    assert trace is not None  # the engine's errors have one
+    return trace
 
 
 def _num_weights(model: nn.Module, sampling: Sampling) -> int:
