@@ -115,7 +115,7 @@ def test_chains_that_did_not_spread_are_chosen_only_if_none_did():
     assert choose([cold, pilot(1, 2.0, trouble="no")]) is cold
 
 
-@pytest.mark.parametrize(("nbeta", "steps"), [(1e3, 3000), (3e5, 3898), (1e6, 8000)])
+@pytest.mark.parametrize(("nbeta", "steps"), [(1e3, 3000), (3e5, 3898), (3e6, 16_000)])
 def test_the_grid_and_the_length_of_its_chains_follow_the_largest_curvature(nbeta, steps):
     """Steps of 1 / S, localizations of the cube root of S, 0.87 S^(2/3) steps, of S = nbeta h."""
     oracle = oracles.quadratic([1.0, 0.5], n_samples=10)

@@ -39,7 +39,7 @@ LOCALIZATIONS = (0.15, 0.375, 0.94, 2.3)
 # A weight without loss has half the variance that the weakest localization leaves it after
 # ln(2) / 2 friction / (lr localization) = 0.87 S^(2/3) steps, at the third step size.
 SPREADING = 0.87
-MIN_STEPS, MAX_STEPS = 3000, 8000
+MIN_STEPS, MAX_STEPS = 3000, 16_000
 _PILOT = 2**64 - 2  # the number of a chain that nobody is: pilots are none of the run to come
 FOUND = frozenset({"lr", "localization", "num_chains", "num_draws", "num_burnin_steps"})
 NOT_PILOTS = frozenset(
@@ -71,7 +71,7 @@ def calibrate(
     from seeing, and of its step sizes the largest whose bias is below 5 %, or that of the smallest
     bias. A stronger localization is better only if its bias is smaller by more than the LLC
     changes. Chains are as long as it takes to spread, 0.87 (nbeta h)^(2/3) steps, from 3000 to
-    8000.
+    16,000.
 
     The bias that is measured is what a Metropolis test's acceptance is asked for elsewhere. Draws
     are as many as the pilot's standard error says that `sem` takes, from 4500, or the length of the
