@@ -25,7 +25,7 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o 
 PYTESTS := ./tests --pyargs fastllc --doctest-modules --numprocesses auto --maxprocesses 8
 # Left to `make test` for time: laws of chains and checks of Python's side, the same from any build;
 # and the benchmarks', which no wheel holds.
-NOT_OF_WHEELS := bad_* stationary_* oracles_* accuracy calibrate coverage mlp rescaling compat* \
+NOT_OF_WHEELS := bad_* stationary_* oracles_* accuracy automatic calibrate coverage mlp rescaling compat* \
     gpu_check bench_steps end_to_end engine_* torch_modes optimizer_contract schedulers divergence \
     store checkpoints llc
 
