@@ -127,18 +127,16 @@ class MalaAcceptanceRate(SamplerCallback):
 
         The first two draws have no probability: of the first it is not kept where it began.
         """
-        grads = [drift.double() for drift in optimizer.dws]
-        energy = loss.double() * self.nbeta + optimizer.localization_loss
+        grads = optimizer.dws
+        energy = loss * self.nbeta + optimizer.localization_loss
         here = self._reached.get(chain)
         if draw > 1 and here is not None:
             self.mala_acceptance_rate[chain, draw - 1] = mala_acceptance_probability(
-                *self._before[chain], here, grads, energy, self.learning_rate
+                *_double(*self._before[chain]), *_double(here, grads, energy), self.learning_rate
             )
         if here is not None:
             self._before[chain] = here, grads, energy
-        self._reached[chain] = [
-            p.detach().to(torch.float64, copy=True) for p in model.parameters() if p.requires_grad
-        ]
+        self._reached[chain] = [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     def lose(self, chain: int, draw: int) -> None:
         """Keep NaN of a chain from this draw on."""
@@ -153,3 +151,9 @@ class MalaAcceptanceRate(SamplerCallback):
             "mala_accept/mean": found.cpu().numpy().mean(),
             "mala_accept/std": found.cpu().numpy().std(),
         }
+
+
+def _double(
+    weights: list[Tensor], drifts: list[Tensor], energy: Tensor
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    return [w.double() for w in weights], [d.double() for d in drifts], energy.double()
