@@ -162,6 +162,22 @@ def test_the_acceptance_of_a_proposal_on_a_quadratic(lists):
     assert np.isnan(mala_acceptance_probability(w, w, u, w, w, torch.tensor(torch.nan), eps))
 
 
+def test_the_acceptance_is_rounded_as_its_arguments_are():
+    """Energies in the hundreds: their difference has few digits left in single precision."""
+    eps, points = torch.tensor(0.1), torch.tensor([[0.0, 0.0], [10.5, 5.5]])
+    energies = points.square().sum(1) / 2
+    w, there = points
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        args = (w, w, energies[0], there, there, energies[1])
+        found[dtype] = mala_acceptance_probability(*(x.to(dtype) for x in args), eps.to(dtype))
+        assert found[dtype].dtype == dtype
+    # -eps (|w'|^2 - |w|^2) / 8, by the algebra of a quadratic
+    wanted = np.exp(-float(eps.double()) * 140.5 / 8)
+    assert found[torch.float64].item() == pytest.approx(wanted, rel=1e-12)
+    assert found[torch.float32].item() == pytest.approx(wanted, rel=702.5 * 2**-23)
+
+
 def test_mala_judges_the_step_between_draws():
     """The rate at a draw is of the step of the draw before, from where it began to its end."""
     eps, nbeta = 0.1, 2.0
@@ -278,6 +294,19 @@ def test_covariances_are_those_of_the_draws(draws):
             value, vector = found["evals"][0, layer, head], found["evecs"][0, layer, head]
             np.testing.assert_allclose(block @ vector, value * vector, atol=1e-5)
             assert value == pytest.approx(np.linalg.eigvalsh(block)[-1], rel=1e-4)
+    # The same sums to the last bit: the square of a mean is taken off, which leaves few of them.
+    alone = CovarianceAccumulator(2, [lambda m: m.layers[1][1]])
+    pair = BetweenLayerCovarianceAccumulator(
+        model, {"self": ("head", "head")}, head=lambda m: m.layers[1][1]
+    )
+    for draw in draws:
+        model.layers[1].data = draw[1]
+        alone(model)
+        pair(model)
+    alone.finalize()
+    pair.finalize()
+    assert torch.equal(alone.to_matrix(), within.to_matrix()[1, 1])
+    assert torch.equal(pair.to_matrices()["self"], within.to_matrix()[1, 1])
     assert (within.num_weights, within.num_weights_per_layer, between.num_weights) == (8, 4, 8)
     found = between.get_results()
     np.testing.assert_allclose(found["across"]["matrix"], whole[:4, 4:], atol=1e-5)

@@ -235,6 +235,84 @@ def test_priors_are_one_pull():
         torch.testing.assert_close(grad, drift - NBETA - 0.5 * before)
 
 
+class Quartic(Prior):
+    """Minus its log is s |w|^4 / 4, with the scale s of each parameter in its state."""
+
+    def initialize(self, params):
+        return {param: {"scale": 1.0 + i} for i, param in enumerate(params)}
+
+    def grad(self, param, state):
+        assert not torch.is_grad_enabled()
+        return state["scale"] * param**3
+
+
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_a_prior_of_ones_own_adds_its_gradient(with_closure):
+    params = [nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([-1.0]))]
+    grads = [torch.tensor([3.0, 4.0]), torch.tensor([2.0])]
+    prior = CompositePrior([GaussianPrior(GAMMA, center=None), Quartic(), GaussianPrior(2.0)])
+    over = [torch.tensor([1, 0]), torch.tensor([1])]
+    sampler = SGMCMC(
+        params,
+        lr=0.01,
+        noise_level=0.0,
+        nbeta=NBETA,
+        prior=prior,
+        weight_decay=DECAY,
+        optimize_over=over,
+        metrics=["dws", "grad_norm"],
+    )
+    w0 = [p.detach().clone() for p in params]
+
+    def closure():
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
+
+    for _ in range(2):
+        before = [p.detach().clone() for p in params]
+        closure()
+        sampler.step(closure if with_closure else None)
+        for i, param in enumerate(params):
+            w = before[i]
+            drift = NBETA * grads[i] + (GAMMA + DECAY) * w + (1 + i) * w**3 + 2 * (w - w0[i])
+            drift = drift * over[i]
+            torch.testing.assert_close(param.detach(), w - 0.005 * drift)
+            torch.testing.assert_close(sampler.metrics["dws"][i], drift)
+            assert param.grad is grads[i]
+        # Of the loss alone: |(3, 4, 2)|.
+        assert sampler.grad_norm.item() == pytest.approx(0.005 * NBETA * 29**0.5)
+    assert [grad.tolist() for grad in grads] == [[3.0, 4.0], [2.0]]
+
+
+@pytest.mark.parametrize("preconditioner", [IdentityPreconditioner(), NHTPreconditioning(0.1)])
+def test_a_gaussian_of_ones_own_is_the_gaussian(preconditioner):
+    """Also as a subclass of the one that the fused step knows, with its gradient replaced."""
+
+    class Mine(GaussianPrior):
+        def grad(self, param, state):
+            return 2.0 * param
+
+    weights = []
+    for prior in (Mine(100.0), GaussianPrior(2.0, center=None)):
+        model, x = network()
+        sampler = SGMCMC(
+            model.parameters(), lr=LR, nbeta=NBETA, prior=prior, preconditioner=preconditioner
+        )
+        walk(model, x, sampler)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1])
+
+
+def test_a_prior_of_ones_own_needs_a_temperature():
+    w, grad = nn.Parameter(torch.ones(2)), torch.ones(2)
+    sampler = SGMCMC([w], nbeta=0.0, prior=Quartic())
+    w.grad = grad
+    with pytest.raises(ValueError, match="nbeta must be > 0"):
+        sampler.step()
+    assert w.grad is grad
+    assert w.tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("given", "gamma", "decay"),
     [
@@ -270,7 +348,7 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match="Invalid metrics"):
             make(params, metrics=["speed"])
     with pytest.raises(NotImplementedError, match="prior"):
-        SGMCMC(params, prior=Own())
+        SGMCMC(params, prior=Own(), preconditioner="rmsprop")
     with pytest.raises(NotImplementedError, match="preconditioner"):
         SGMCMC(params, preconditioner=Own())
     with pytest.raises(NotImplementedError, match="weight_decay"):

@@ -22,6 +22,7 @@ from compat1 import (
 )
 from fastllc.compat.devinterp1.backends.default.slt import sampler as loops
 from fastllc.compat.devinterp1.optim import SGLD, SGMCMC, SGNHT
+from fastllc.compat.devinterp1.optim.prior import GaussianPrior, Prior
 from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order, of_losses
 from fastllc.compat.devinterp1.slt.llc import LLCEstimator
 from fastllc.compat.devinterp1.slt.sampler import (
@@ -278,6 +279,38 @@ def test_the_coefficient_of_a_quadratic(method, user, engines):
     wanted = d / 2 / (1 - lr * 2 * nbeta / 4)
     assert abs(results["llc/mean"] - wanted) < 4 * results["llc/std"] / chains**0.5
     assert results["llc/std"] < 0.1 * wanted
+
+
+def test_priors_of_ones_own_run_one_by_one(engines):
+    """Their gradient is that of a Gaussian around zero, whose draws they repeat."""
+
+    class Mine(Prior):
+        def initialize(self, params):
+            return {}
+
+        def grad(self, param, state):
+            return 50.0 * param
+
+    model, data = classifier()
+    traces = []
+    for prior in (Mine(), GaussianPrior(50.0, center=None), None):
+        results = sample(
+            model,
+            loader_of(data),
+            [LLCEstimator(CHAINS, DRAWS, 0.0, nbeta=10.0), Plain(0)],
+            evaluate_ce,
+            SGMCMC,
+            {"lr": 1e-3, "nbeta": 10.0, "prior": prior},
+            **SHORT,
+        )
+        traces.append(results["loss/trace"])
+    np.testing.assert_allclose(traces[0], traces[1], rtol=1e-5)
+    assert (abs(traces[0] - traces[2])[:, 1:] > 1e-4).all()
+    llc = LLCEstimator(CHAINS, DRAWS, 0.0, nbeta=10.0)
+    kwargs = {"lr": 1e-3, "nbeta": 10.0, "prior": Mine()}
+    sample(model, loader_of(data), [llc], evaluate_ce, SGMCMC, kwargs, **SHORT)
+    np.testing.assert_array_equal(llc.losses, traces[0])
+    assert engines == ["one by one"] * 4
 
 
 def test_callbacks_of_losses_are_called_chain_after_chain():

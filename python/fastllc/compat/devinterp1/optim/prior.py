@@ -27,7 +27,11 @@ Center = Literal["initial"] | Iterable[Tensor] | Real | None
 
 
 class Prior(ABC):
-    """A prior over the weights, by the gradient of minus its logarithm."""
+    """A prior over the weights, by the gradient of minus its logarithm.
+
+    One of one's own takes part in the steps of `SGMCMC` by `grad`, which is called without
+    autograd.
+    """
 
     @abstractmethod
     def initialize(self, params: Iterable[Tensor]) -> State:
@@ -166,7 +170,8 @@ class CompositePrior(Prior):
 
     def __init__(self, priors: list[Prior]) -> None:
         for i, prior in enumerate(self.priors):
-            prior.key = f"{prior.key}_{i}"
+            if hasattr(prior, "key"):
+                prior.key = f"{prior.key}_{i}"
 
     def initialize(self, params: Iterable[Tensor]) -> State:
         """Return what all keep."""
@@ -205,11 +210,13 @@ class Pull(NamedTuple):
     localization : gamma of the pull towards the centers
     weight_decay : lambda of the pull towards zero
     centers : of each parameter; None without localization
+    own : priors with a gradient of their own, which is no such pull
     """
 
     localization: float
     weight_decay: float
     centers: list[Tensor] | None
+    own: list[Any]
 
 
 def pull(prior: Any, state: State, params: list[Tensor]) -> Pull:
@@ -218,11 +225,6 @@ def pull(prior: Any, state: State, params: list[Tensor]) -> Pull:
     :math:`\sum_i \gamma_i (w - c_i) = \Gamma (w - \bar c)` with :math:`\Gamma = \sum_i \gamma_i`
     and the mean center weighted by the precisions.
 
-    Raises
-    ------
-    NotImplementedError
-        For a prior of a class of its own.
-
     Examples
     --------
     >>> w = torch.ones(1)
@@ -230,25 +232,23 @@ def pull(prior: Any, state: State, params: list[Tensor]) -> Pull:
     >>> pull(prior, prior.initialize([w]), [w])[:2]
     (2.0, 1.0)
     """
-    priors = prior.priors if isinstance(prior, CompositePrior) else [prior]
-    decay, centered = 0.0, []
+    gradient = getattr(type(prior), "grad", None)
+    priors = prior.priors if gradient is CompositePrior.grad else [prior]
+    decay, centered, own = 0.0, [], []
     for each in priors:
-        if each is None or isinstance(each, UniformPrior):
+        if each is None or type(each).grad is UniformPrior.grad:
             continue
-        if not isinstance(each, GaussianPrior):
-            raise NotImplementedError(
-                "prior must be made of GaussianPrior and UniformPrior, which a fused step knows, "
-                f"got {type(each).__name__}"
-            )
-        if each.center is None or isinstance(each.center, Real):
+        if type(each).grad is not GaussianPrior.grad:
+            own.append(each)
+        elif each.center is None or isinstance(each.center, Real):
             decay += each.localization
         else:
             centered.append(each)
     gamma = sum(float(each.localization) for each in centered)
     if gamma == 0:
-        return Pull(0.0, decay, None)
+        return Pull(0.0, decay, None, own)
     if len(centered) == 1:
-        return Pull(gamma, decay, [state[p][centered[0].key] for p in params])
+        return Pull(gamma, decay, [state[p][centered[0].key] for p in params], own)
     weights = [each.localization / gamma for each in centered]
     centers = [
         torch.stack(
@@ -256,7 +256,7 @@ def pull(prior: Any, state: State, params: list[Tensor]) -> Pull:
         ).sum(0)
         for p in params
     ]
-    return Pull(gamma, decay, centers)
+    return Pull(gamma, decay, centers, own)
 
 
 def as_prior(given: Any, localization: float | None, arguments: dict[str, Any]) -> Prior | None:

@@ -30,6 +30,7 @@ from fastllc.compat.devinterp1.optim.sgnht import Thermostat
 from fastllc.compat.devinterp1.optim.telling import Part, Telling, masks_of, norm, warn_nbeta
 from fastllc.kernels import Setting
 from fastllc.samplers import preconditioned, sgld
+from fastllc.samplers.advance import Outcome
 
 __all__ = ["SGMCMC", "SamplingMethodLiteral"]
 
@@ -41,7 +42,8 @@ class SGMCMC(Telling):
 
     Without a preconditioner it is `fastllc.SGLD`, with that of RMSprop `fastllc.RMSpropSGLD`
     (convention "devinterp"), with a thermostat `fastllc.SGNHT`, momentum and all. Gaussian priors
-    become ``localization`` and ``weight_decay`` of the groups.
+    become ``localization`` and ``weight_decay`` of the groups; the gradient of one of one's own,
+    over nbeta, is added to the loss gradients for the time of the step.
 
     Parameters
     ----------
@@ -71,10 +73,12 @@ class SGMCMC(Telling):
     Raises
     ------
     ValueError
-        For metrics, a prior or a preconditioner that it does not know.
+        For metrics, a prior or a preconditioner that it does not know; and from a step with nbeta
+        0 and a prior of one's own.
     NotImplementedError
-        For priors and preconditioners of classes of one's own, and for ``weight_decay`` beside
-        RMSprop, which would not precondition it: a `GaussianPrior` centered at None is.
+        For preconditioners of classes of one's own. Beside RMSprop, for priors of one's own, whose
+        gradient would enter the metric, and for ``weight_decay``, which it would not precondition:
+        a `GaussianPrior` centered at None is.
 
     Examples
     --------
@@ -181,6 +185,11 @@ class SGMCMC(Telling):
         amount = pull(prior, state, tensors)
         if group["weight_decay"] and self.kind is RMSpropPreconditioner:
             raise NotImplementedError("weight_decay must be 0 beside RMSprop: give a GaussianPrior")
+        if amount.own and self.kind is RMSpropPreconditioner:
+            raise NotImplementedError(
+                "prior must be made of GaussianPrior and UniformPrior beside RMSprop, "
+                f"got {type(amount.own[0]).__name__}"
+            )
         group["localization"] = amount.localization
         group["weight_decay"] += amount.weight_decay
         if group["optimize_over"] is not None:
@@ -192,7 +201,7 @@ class SGMCMC(Telling):
             ]
         super().add_param_group(group)
         group = self.param_groups[-1]
-        group.update(prior=prior, preconditioner=preconditioner, metrics={})
+        group.update(prior=prior, preconditioner=preconditioner, metrics={}, own_priors=amount.own)
         for i, param in enumerate(tensors):
             own = self.state[param]
             own.update(state.get(param, {}), param_idx=i)
@@ -209,11 +218,40 @@ class SGMCMC(Telling):
             )
         state["w0"] = state["initial_param"] = center
 
+    def _own_gradient(self, group: dict[str, Any], param: Tensor) -> Any:
+        """Return the gradient of minus the log of the priors that the fused step does not know."""
+        return sum(prior.grad(param.detach(), self.state[param]) for prior in group["own_priors"])
+
+    def _advance(self, noise_generator: torch.Generator | None) -> tuple[int, Outcome | None]:
+        """Take the fused step on loss gradients to which those of priors of one's own are added."""
+        owners = [group for group in self.param_groups if group["own_priors"]]
+        if not owners:
+            return super()._advance(noise_generator)
+        given = {p: p.grad for group in owners for p in group["params"] if p.grad is not None}
+        try:
+            with torch.no_grad():
+                for group in owners:
+                    if group["nbeta"] == 0:
+                        raise ValueError(
+                            "nbeta must be > 0 with a prior of one's own, which is added to the "
+                            "loss over nbeta, got 0"
+                        )
+                    for param in group["params"]:
+                        if param in given:
+                            own = self._own_gradient(group, param)
+                            param.grad = given[param] + own / group["nbeta"]
+            return super()._advance(noise_generator)
+        finally:
+            for param, grad in given.items():
+                param.grad = grad
+
     def tell_before(self, index: int, group: dict[str, Any], parts: list[Part]) -> None:
         """Keep drifts, the norm of the gradient and the distance."""
         metrics, prior = group["metrics"], group["prior"]
         if "dws" in metrics:
-            metrics["dws"] = [part.masked(part.drift) for part in parts]
+            metrics["dws"] = [
+                part.masked(part.drift + self._own_gradient(group, part.param)) for part in parts
+            ]
         if "grad_norm" in metrics:
             scale = 0.5 * group["lr"] * group["nbeta"]
             metrics["grad_norm"] = scale * norm(part.param.grad for part in parts)

@@ -173,9 +173,9 @@ class WithinHeadCovarianceAccumulator(_Accumulator):
 
     def _add(self, model: nn.Module) -> None:
         for layer, accessor in enumerate(self.accessors):
-            heads = torch.stack([head.flatten() for head in accessor(model)])
-            self.first_moment[layer] += heads
-            self.second_moment[layer] += torch.einsum("hi,hj->hij", heads, heads)
+            for head, weights in enumerate(map(torch.flatten, accessor(model))):
+                self.first_moment[layer, head] += weights
+                self.second_moment[layer, head].addr_(weights, weights)
 
     def _moments(self) -> list[Tensor]:
         return [self.first_moment, self.second_moment]

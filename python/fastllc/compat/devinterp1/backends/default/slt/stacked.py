@@ -140,8 +140,10 @@ def _tell(callbacks: Sequence[Callable[..., Any]], losses: Tensor) -> list[int |
 
 
 def _stackable(sampler: Telling) -> bool:
-    """Whether it is anchored where its parameters are, and its settings are those of a chain."""
+    """Whether it is anchored where its parameters are, and its settings are all that it does."""
     group = sampler.param_groups[0]
+    if group.get("own_priors"):
+        return False
     anchored = all(
         state["w0"].equal(param) for param, state in sampler.state.items() if "w0" in state
     )
