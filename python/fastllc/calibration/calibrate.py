@@ -1,4 +1,4 @@
-"""Settings for an estimate, from a grid of short chains that run as one job."""
+"""Settings for an estimate, from a grid of chains that run as one job."""
 
 from __future__ import annotations
 
