@@ -188,15 +188,32 @@ def test_a_model_off_its_minimum_is_refused_and_every_setting_named():
     plt.close(caught.value.calibration.plot())
 
 
-def test_chains_that_did_not_spread_are_told_of(monkeypatch):
-    def cold(*args, **settings):
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"temperature": 0.13}, r"temperature is 0\.13, below 0\.5"),
+        ({"llc": 3.0}, r"2\.\d times the localization takes \d\d% off"),
+    ],
+)
+def test_reasons_to_distrust_the_estimate_are_warned_of_and_in_the_words(monkeypatch, change, word):
+    def doubtful(*args, **settings):
         found = fastllc.calibrate(*args, **settings)
-        return replace(found, chosen=replace(found.chosen, temperature=0.13))
+        return replace(found, chosen=replace(found.chosen, **change))
 
-    monkeypatch.setattr("fastllc.estimators.llc.calibrate", cold)
+    monkeypatch.setattr("fastllc.estimators.llc.calibrate", doubtful)
     oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
-    with pytest.warns(UserWarning, match="temperature is 0.13, below 0.5"):
-        auto(oracle, nbeta=1e3, sem=0.5)
+    with pytest.warns(UserWarning, match=word):
+        found = auto(oracle, nbeta=1e3, sem=0.5)
+    assert found.calibration_.doubts[0] in str(found.calibration_)
+
+
+def test_nothing_speaks_against_the_estimate_of_a_quadratic():
+    oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
+    found = fastllc.calibrate(
+        oracle.model, oracle.data, oracle.loss_fn, nbeta=1e4, seed=0, progress=False
+    )
+    assert found.doubts == []
+    assert replace(found, chosen=None).doubts == []
 
 
 def test_a_flat_loss_is_refused():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastllc.calibration.judge import MAX_BIAS, MAX_CHANGE, SPREAD, Pilot
+from fastllc.calibration.judge import MAX_BIAS, MAX_CHANGE, MAX_LOSS, SPREAD, Pilot
 from fastllc.summaries import decimals
 
 if TYPE_CHECKING:
@@ -92,24 +92,44 @@ class Calibration:
         ]
         if self.capped:
             lines.append("That error would take more draws than these: it will be larger.")
-        if chosen.temperature < SPREAD:
+        stronger = self._stronger(chosen)
+        if stronger is not None:
             lines.append(
-                f"Configurational temperature {chosen.temperature:.2f}, of {SPREAD} at least: no "
-                "chain that can be trusted has spread along flat directions. Where only products "
-                "of several weights change the loss, the LLC can be far above this estimate: "
-                "compare with longer chains."
+                f"With localization {stronger.localization:.3g} the LLC is "
+                f"{stronger.llc / chosen.llc - 1:+.0%} off."
             )
-        stronger = [
+        return lines + self.doubts
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the estimate may come out far too small, in words; empty if nothing speaks for it."""
+        chosen, found = self.chosen, list[str]()
+        if chosen is None:
+            return found
+        if chosen.temperature < SPREAD:
+            found.append(
+                f"The pilot's configurational temperature is {chosen.temperature:.2f}, below "
+                f"{SPREAD}: no chain that can be trusted has spread along flat directions. Where "
+                "only products of several weights change the loss, the LLC can be far above this "
+                "estimate: compare with longer chains."
+            )
+        stronger = self._stronger(chosen)
+        if stronger is not None and stronger.llc < (1 - MAX_LOSS) * chosen.llc:
+            found.append(
+                f"{stronger.localization / chosen.localization:.2g} times the localization takes "
+                f"{1 - stronger.llc / chosen.llc:.0%} off the LLC, which can be far above this "
+                "estimate where localization is weaker: compare with longer chains at a weaker one."
+            )
+        return found
+
+    def _stronger(self, chosen: Pilot) -> Pilot | None:
+        """Return the pilot at the next localization with the same steps."""
+        there = (
             p
             for p in self.pilots
-            if p.localization > chosen.localization and not p.trouble and p.lr <= chosen.lr
-        ]
-        if stronger:
-            lines.append(
-                f"With localization {stronger[0].localization:.3g} the LLC is "
-                f"{stronger[0].llc / chosen.llc - 1:+.0%} off."
-            )
-        return lines
+            if p.lr == chosen.lr and p.localization > chosen.localization and p.llc > 0
+        )
+        return min(there, key=lambda p: p.localization, default=None)
 
     @staticmethod
     def _why(chosen: Pilot) -> str:

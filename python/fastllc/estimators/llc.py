@@ -14,7 +14,6 @@ from torch import nn
 from fastllc import diagnostics
 from fastllc.calibration import Calibration, calibrate
 from fastllc.calibration.calibrate import FOUND, NOT_PILOTS
-from fastllc.calibration.judge import SPREAD
 from fastllc.engine.checkpoints import Weights
 from fastllc.engine.data import Data
 from fastllc.engine.objective import Evaluate, LossFn
@@ -50,7 +49,7 @@ class LLCEstimator(Estimator):
         Let `fastllc.calibrate` find `lr`, `localization`, `num_chains`, `num_draws` and
         `num_burnin_steps`, which must be left alone, and take `BAOAB` for the default `SGLD`; then
         run. If no setting can be trusted, `fit` raises `CalibrationError`, which says why; it warns
-        where no chain of the pilot has spread.
+        where the pilot says that the LLC may come out far too small.
     sem : float, default 0.02
         With ``settings="auto"``, the standard error to aim at, as a share of the LLC.
     **sampling
@@ -161,13 +160,8 @@ class LLCEstimator(Estimator):
             model, data, loss_fn, evaluate=evaluate, sem=self.sem, **given
         )
         found = self.calibration_.settings
-        chosen = self.calibration_.chosen
-        if chosen is not None and chosen.temperature < SPREAD:
-            warn(
-                f"the pilot's configurational temperature is {chosen.temperature:.2f}, below "
-                f"{SPREAD}: no chain that can be trusted has spread, and the LLC may come out far "
-                "too small; compare with longer chains"
-            )
+        for doubt in self.calibration_.doubts:
+            warn(doubt)
         return replace(self, settings=None, **found)
 
     def _read(self, trace: xr.DataTree) -> None:
