@@ -22,8 +22,9 @@ def level(*values, trend=0.0, steps=400, noise=0.1):
     return np.stack([v * (1 + slope) + noise * rng.normal(size=(2, steps)) for v in values])
 
 
-def judged(excess):
-    return judge([1e-3 * 2.5**i for i in range(len(excess))], 1.0, excess, np.ones(len(excess)))
+def judged(excess, temperature=1.0):
+    lrs = [1e-3 * 2.5**i for i in range(len(excess))]
+    return judge(lrs, 1.0, excess, np.full(len(excess), temperature))
 
 
 def test_flat_traces_that_do_not_depend_on_the_step_are_trusted():
@@ -40,6 +41,14 @@ def test_the_bias_of_a_step_is_what_longer_ones_add_in_proportion():
     assert first.trouble == ""
     assert second.bias == pytest.approx((16.25 / 12.5 - 1) / 1.5, abs=0.005)
     assert second.trouble == "the LLC depends on lr, by +20%"
+
+
+def test_what_shorter_steps_take_off_counts_if_their_chain_has_spread():
+    """From 8 to 10 and 10.5: the next longer steps add 3 %, the next shorter ones take 20 % off."""
+    excess = level(8.0, 10.0, 10.5)
+    assert judged(excess)[1].trouble == "shorter steps take 20% off the LLC"
+    assert judged(excess, temperature=0.4)[1].trouble == ""
+    assert judged(level(8.8, 10.0, 10.5))[1].trouble == ""
 
 
 @pytest.mark.parametrize(("trend", "word"), [(0.5, "rises"), (-0.5, "falls")])

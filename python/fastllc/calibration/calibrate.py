@@ -62,7 +62,8 @@ def calibrate(
     run as one vectorised job. A setting can be trusted if its chain did not diverge, the loss is
     flat along the second half of it (to 5 %, or within its error), and the LLC does not depend on
     the step size: what steps 2.5 times as long add to it, divided by 1.5, is at most 12 % (or
-    within its error). Errors excuse 25 % at most.
+    within its error). Errors excuse 25 % at most. Nor may steps 2.5 times as short, if their chain
+    has spread, take off more than 15 %.
 
     Before weights have spread along flat directions, the loss is flat too, and too small: where
     only products of several weights change it, it comes to count last. So of the trusted settings
