@@ -89,8 +89,8 @@ def test_burnin_is_where_the_trace_has_come_to_its_end():
     assert judged(excess)[0].burnin == 100
 
 
-def pilot(lr, localization, bias=0.0, trouble="", temperature=1.0, llc=1.0):
-    return Pilot(lr, localization, llc, 0.1, 0.0, bias, temperature, 0, trouble)
+def pilot(lr, localization, bias=0.0, trouble="", temperature=1.0, llc=1.0, sem=0.01):
+    return Pilot(lr, localization, llc, sem, 0.0, bias, temperature, 0, trouble)
 
 
 def test_the_weakest_trusted_localization_and_its_largest_unbiased_step_are_chosen():
@@ -107,11 +107,12 @@ def test_the_weakest_trusted_localization_and_its_largest_unbiased_step_are_chos
     assert choose(pilots[:1]) is None
 
 
-def test_a_stronger_localization_is_chosen_if_its_bias_is_smaller_by_more_than_the_llc_changes():
+def test_a_stronger_localization_is_chosen_if_its_errors_are_smaller_by_more_than_the_llc_changes():
     weak, strong = pilot(1, 1.0, 0.11), pilot(1, 2.0, 0.06, llc=0.96)
     assert choose([weak, strong]) is strong
     assert choose([weak, replace(strong, llc=0.94)]) is weak
     assert choose([weak, replace(strong, llc=1.06)]) is weak
+    assert choose([replace(weak, bias=0.0, sem=0.12), strong]) is strong
     unbiased = replace(weak, bias=0.04)
     assert choose([unbiased, replace(strong, bias=0.0, llc=1.0)]) is unbiased
 

@@ -70,7 +70,7 @@ def calibrate(
     those count whose configurational temperature is 0.5 or more, if there are any. Of these the
     weakest localization is taken, since localization takes away from the LLC what it keeps chains
     from seeing, and of its step sizes the largest whose bias is below 5 %, or that of the smallest
-    bias. A stronger localization is better only if its bias is smaller by more than the LLC
+    bias and error. A stronger localization is better only if these are smaller by more than the LLC
     changes. Chains are as long as it takes to spread, 0.87 (nbeta h)^(2/3) steps, from 3000 to
     16,000.
 

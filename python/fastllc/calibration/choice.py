@@ -10,7 +10,7 @@ __all__ = ["NUM_CHAINS", "choose", "num_draws"]
 
 NUM_CHAINS = 4
 MIN_DRAWS, MAX_DRAWS = 4500, 30_000
-_SMALL_BIAS = 0.05
+_SMALL = 0.05
 
 
 def choose(pilots: Sequence[Pilot]) -> Pilot | None:
@@ -22,16 +22,16 @@ def choose(pilots: Sequence[Pilot]) -> Pilot | None:
     spread = [p for p in trusted if p.temperature >= wide]
     weakest = min(p.localization for p in spread)
     there = [p for p in spread if p.localization == weakest]
-    first = min(there, key=lambda p: (_bias(p), -p.lr))
+    first = min(there, key=lambda p: (_error(p), -p.lr))
     return min(
         spread,
-        key=lambda p: (_bias(p) + abs(p.llc / first.llc - 1), p.localization, -p.lr),
+        key=lambda p: (_error(p) + abs(p.llc / first.llc - 1), p.localization, -p.lr),
     )
 
 
-def _bias(pilot: Pilot) -> float:
-    """Return the bias of the step size, of which less than the pilot can tell is the same."""
-    return max(abs(pilot.bias), _SMALL_BIAS)
+def _error(pilot: Pilot) -> float:
+    """Return bias and standard error of a pilot, of which small ones are all the same."""
+    return max(abs(pilot.bias), _SMALL) + max(pilot.sem / pilot.llc, _SMALL)
 
 
 def num_draws(chosen: Pilot | None, num_steps: int, sem: float) -> tuple[int, bool]:
