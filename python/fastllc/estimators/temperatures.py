@@ -40,8 +40,8 @@ def extrapolate_nbeta(trace: xr.DataTree) -> xr.Dataset:
     where all `nbeta` are 1e5 or more and one of them has 0.99; below, terms that the forms do not
     have pass for a multiplicity. A pole nearer than 1/4 does so anywhere. Where it is not told,
     ``llc`` is that of m = 1, which on the exact values of normal crossings is nearer to the truth
-    than the coldest estimate whatever m is; for m > 1 it is still below it, by far more than
-    ``sem``: see ``llc_given_m``.
+    than the coldest estimate whatever m is, if that lacks more than its error; for m > 1 it is
+    still below it, by far more than ``sem``: see ``llc_given_m``.
 
     Parameters
     ----------
