@@ -1,9 +1,5 @@
 """Chains in the model itself: what they do to it, and that nothing of the caller's changes."""
 
-import json
-import signal
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -203,63 +199,6 @@ def test_an_interrupt_before_the_first_draw_is_an_interrupt():
             engine="vectorised",
             num_burnin_steps=50,
         )
-
-
-SCRIPT = """
-import json, sys, torch, warnings
-from torch import nn
-from torch.nn.functional import mse_loss
-from fastllc import sample, summarize
-
-torch.manual_seed(0)
-model = nn.Linear(3, 2)
-before = model.weight.tolist()
-x, y = torch.randn(24, 3), torch.randn(24, 2)
-calls = 0
-
-def loss(outputs, targets):
-    global calls
-    calls += 1
-    if calls == 200:
-        print("walking", flush=True)
-    return mse_loss(outputs, targets)
-
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    trace = sample(model, (x, y), loss, lr=1e-4, num_chains=2, num_draws=10**5, seed=0,
-                   engine=sys.argv[1], progress=False)
-losses = trace["steps/loss"].values
-print(json.dumps({
-    "interrupted": trace.attrs["interrupted"],
-    "steps": int((losses == losses).sum()),
-    "same": model.weight.tolist() == before,
-    "summary": str(summarize(trace)),
-    "warned": [str(w.message) for w in caught],
-}))
-"""
-
-
-@ENGINES
-def test_a_signal_ends_with_what_there_is(engine):
-    child = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, engine],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert child.stdout.readline() == "walking\n"
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-    assert child.returncode == 0, err
-    found = json.loads(out)
-    assert found["interrupted"] == 1
-    assert 100 <= found["steps"] < 2 * 10**5
-    assert found["same"]
-    assert "LLC" in found["summary"] or "llc" in found["summary"]
-    assert any("interrupted" in text for text in found["warned"])
 
 
 @ENGINES

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from fastllc.engine.fingerprint import digest
+from fastllc.engine.interrupts import heard_between
 from fastllc.engine.job import Job
 from fastllc.engine.layout import Arrays, Memory
 from fastllc.engine.loaders import LoaderBatches
@@ -150,22 +151,24 @@ def _walk_box(
         job.spectator.start(chains, [job.study.key(chain) for chain in chains], walkers)
     with closing(followed):
         try:
-            walk(
-                walkers,
-                followed,
-                schedule,
-                record,
-                fates,
-                start=start,
-                baseline=job.initial.baseline([chain.checkpoint for chain in chains]),
-                observables=job.observables,
-                saving=job.sampling.save_metrics,
-                judging=job.sampling.save_acceptance,
-                on_draw=on_draw,
-                on_moved=on_moved,
-                on_tick=tick,
-                watch=watch,
-            )
+            with heard_between() as check:
+                walk(
+                    walkers,
+                    followed,
+                    schedule,
+                    record,
+                    fates,
+                    start=start,
+                    baseline=job.initial.baseline([chain.checkpoint for chain in chains]),
+                    observables=job.observables,
+                    saving=job.sampling.save_metrics,
+                    judging=job.sampling.save_acceptance,
+                    check=check,
+                    on_draw=on_draw,
+                    on_moved=on_moved,
+                    on_tick=tick,
+                    watch=watch,
+                )
         except KeyboardInterrupt:
             if watch is not None:
                 watch.settle()

@@ -77,6 +77,7 @@ def walk(
     observables: Mapping[str, Observed],
     saving: bool,
     judging: bool,
+    check: Callable[[], None],
     on_draw: Callable[[int, Tensor], None],
     on_moved: Callable[[int, Tensor], None],
     on_tick: Callable[[int], None],
@@ -106,6 +107,8 @@ def walk(
         Whether metrics are kept at draws.
     judging : bool
         Whether the acceptance probability of MALA is kept at draws.
+    check : callable
+        Called before each step; may raise, to end the walk.
     on_draw : callable
         Called with the step of each draw and the losses, [K], before it is taken.
     on_moved : callable
@@ -117,6 +120,7 @@ def walk(
     """
     last = time.monotonic()
     for step in range(start, schedule.num_steps):
+        check()
         batches = list(islice(minibatches, schedule.accumulation))
         exact = walkers.gradient(batches, step)
         losses = exact.float()
