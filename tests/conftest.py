@@ -18,6 +18,12 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """What a test draws from torch's generator is the same alone, in any order and each time."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def threads() -> Callable[[int], None]:
     """Sets torch's thread count for one test."""

@@ -109,8 +109,10 @@ def calibrate(
     --------
     >>> from fastllc import oracles
     >>> oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
-    >>> found = calibrate(oracle.model, oracle.data, oracle.loss_fn, nbeta=1e3, progress=False)
-    >>> abs(found.chosen.llc - 1.0) < 0.2
+    >>> found = calibrate(
+    ...     oracle.model, oracle.data, oracle.loss_fn, nbeta=1e3, seed=0, progress=False
+    ... )
+    >>> abs(found.chosen.llc - 1.0) < 3 * found.chosen.sem
     True
     """
     sem = checks.positive("sem", sem)
