@@ -96,7 +96,6 @@ def _preconditioned(sampler: Callable[..., Any], drawn: PublishedClass) -> Setti
 
 
 BOTH = {"1K": 20, "10K": 20}
-FEWER = {"1K": 20, "10K": 10}
 LARGE = {"100K": 3}
 
 WAYS = {
@@ -104,11 +103,11 @@ WAYS = {
     for way in (
         Way("SGLD", published, {**BOTH, **LARGE}),
         Way("automatic settings", automatic, BOTH),
-        Way("RMSpropSGLD", rmsprop, FEWER),
-        Way("SGHMC", sghmc, FEWER),
-        Way("SGNHT", sgnht, FEWER),
-        Way("BAOAB", baoab, FEWER),
-        Way("AdamSGLD", adam, FEWER),
+        Way("RMSpropSGLD", rmsprop, BOTH),
+        Way("SGHMC", sghmc, BOTH),
+        Way("SGNHT", sgnht, BOTH),
+        Way("BAOAB", baoab, BOTH),
+        Way("AdamSGLD", adam, BOTH),
         Way("SGLD, ranks as published", published, BOTH, aligned=False),
         Way("devinterp 1.3.2 SGLD", published, {"1K": 5}, estimate=by_devinterp1),
     )

@@ -112,8 +112,8 @@ class MalaAcceptanceRate(SamplerCallback):
         self.num_chains, self.num_draws = num_chains, num_draws
         self.learning_rate, self.nbeta = learning_rate, nbeta
         self.mala_acceptance_rate = torch.zeros((num_chains, num_draws - 1), device=device)
-        self._before: dict[int, tuple[list[Tensor], list[Tensor], Tensor]] = {}
-        self._reached: dict[int, list[Tensor]] = {}
+        self._before: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._reached: dict[int, Tensor] = {}
 
     @any_order
     def __call__(
@@ -127,16 +127,16 @@ class MalaAcceptanceRate(SamplerCallback):
 
         The first two draws have no probability: of the first it is not kept where it began.
         """
-        grads = optimizer.dws
-        energy = loss * self.nbeta + optimizer.localization_loss
+        drift = _flat(optimizer.dws)
+        energy = (loss * self.nbeta + optimizer.localization_loss).double()
         here = self._reached.get(chain)
         if draw > 1 and here is not None:
             self.mala_acceptance_rate[chain, draw - 1] = mala_acceptance_probability(
-                *_double(*self._before[chain]), *_double(here, grads, energy), self.learning_rate
+                *self._before[chain], here, drift, energy, self.learning_rate
             )
         if here is not None:
-            self._before[chain] = here, grads, energy
-        self._reached[chain] = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+            self._before[chain] = here, drift, energy
+        self._reached[chain] = _flat([p for p in model.parameters() if p.requires_grad])
 
     def lose(self, chain: int, draw: int) -> None:
         """Keep NaN of a chain from this draw on."""
@@ -153,7 +153,5 @@ class MalaAcceptanceRate(SamplerCallback):
         }
 
 
-def _double(
-    weights: list[Tensor], drifts: list[Tensor], energy: Tensor
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    return [w.double() for w in weights], [d.double() for d in drifts], energy.double()
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors]).double()

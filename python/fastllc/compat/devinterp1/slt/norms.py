@@ -42,7 +42,7 @@ class _Norms(SamplerCallback):
 
     def keep(self, chain: int, draw: int, tensors: Iterable[Tensor]) -> None:
         """Take in the tensors of a draw."""
-        norms = [torch.linalg.vector_norm(t.detach(), ord=self.p_norm) for t in tensors]
+        norms = torch._foreach_norm([t.detach() for t in tensors], self.p_norm)
         self._norms[chain, draw] = torch.stack(norms).square().sum() ** (1 / self.p_norm)
 
     def lose(self, chain: int, draw: int) -> None:
