@@ -32,12 +32,14 @@ def no_compiler(monkeypatch):
         return fail
 
     monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr("torch._inductor.compile", lambda traced, _: refuse(traced))
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
     """What would be compiled runs as it is."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr("torch._inductor.compile", lambda traced, _: traced)
 
 
 @pytest.fixture

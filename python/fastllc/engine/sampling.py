@@ -135,9 +135,9 @@ class Sampling:
     chunk_size : int, optional
         How many chains to stack at most. None means as many as fit in 1 GiB.
     compile : bool, default False
-        Whether the vectorised gradient goes through ``torch.compile``, which takes a second or two
+        Whether the vectorised gradient is compiled by torch's inductor, which takes a second or two
         and pays where a model is small and steps are thousands: with 10 chains of a linear 8-8-8-8
-        a step then takes 0.6 of the time. The loss must be the same operations at every step.
+        a step then takes half of the time. The loss must be the same operations at every step.
         Chains that run in place are not compiled.
     capture : bool, default False
         Whether the vectorised gradient is recorded as a CUDA graph and replayed, which saves the
