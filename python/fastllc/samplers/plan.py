@@ -77,6 +77,11 @@ class Plan:
                 memory.check_like(f"params[{member.id}].grad", grad, member.w)
         return grads
 
+    @property
+    def renewed(self) -> bool:
+        """Whether the last `bind` has made the plan anew, and `keep` has not taken it up yet."""
+        return self._fresh is not None
+
     def changed(self, groups: Sequence[Mapping[str, Any]], state: State) -> bool:
         """Whether the next `bind` will find other tensors to move than the last."""
         involved, _ = _look(groups, state)
