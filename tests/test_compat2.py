@@ -148,6 +148,19 @@ def test_it_is_reversible_and_finds_names_imported_before():
 
 
 @needs_devinterp
+def test_one_that_ends_before_another_leaves_it_in_effect():
+    from devinterp.optim import SGMCMC
+
+    constructor = SGMCMC.__init__
+    first, second = accelerate(), accelerate()
+    first.restore()
+    assert second.active
+    assert isinstance(SGMCMC.sgld([nn.Parameter(torch.zeros(1))]), fastllc.SGLD)
+    second.restore()
+    assert SGMCMC.__init__ is constructor
+
+
+@needs_devinterp
 def test_what_no_fused_step_can_do_stays_theirs():
     from devinterp.optim import SGMCMC, SGNHT
     from devinterp.optim.prior import GaussianPrior

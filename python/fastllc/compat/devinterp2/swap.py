@@ -25,6 +25,10 @@ _KNOWN = ("2.0.1",)
 _GROUP_KEYS = {"params", "mask", "lr", "nbeta", "noise_level", "bounding_box_size"}
 
 
+_active: list[Acceleration] = []  # of which each may end before the others
+_constructors: list[tuple[Any, Callable[..., None]]] = []  # devinterp's own
+
+
 class _OriginalWantedError(Exception):
     """What is asked for is none of our samplers."""
 
@@ -45,27 +49,32 @@ class Acceleration:
     active : bool
     """
 
-    def __init__(self) -> None:
-        self._restore: list[tuple[Any, Callable[..., None]]] = []
-
     @property
     def active(self) -> bool:
         """Whether it is in effect."""
-        return bool(self._restore)
+        return self in _active
 
     def install(self) -> None:
-        """Put our samplers in place."""
-        for name, find in (("sgmcmc", _sgmcmc), ("sgld", _sgld), ("sgnht", _sgnht)):
-            module = importlib.import_module(f"devinterp.optim.{name}")
-            original = getattr(module, name.upper())
-            self._restore.append((original, original.__init__))
-            original.__init__ = _switching(original, find)
+        """Put our samplers in place, unless another has."""
+        if not _active:
+            for name, find in (("sgmcmc", _sgmcmc), ("sgld", _sgld), ("sgnht", _sgnht)):
+                module = importlib.import_module(f"devinterp.optim.{name}")
+                original = getattr(module, name.upper())
+                _constructors.append((original, original.__init__))
+                original.__init__ = _switching(original, find)
+        _active.append(self)
 
     def restore(self) -> None:
-        """Put devinterp's own samplers back; those that were made meanwhile stay what they are."""
-        while self._restore:
-            original, constructor = self._restore.pop()
-            original.__init__ = constructor
+        """Put devinterp's own samplers back, with the last that is in effect.
+
+        Those that were made meanwhile stay what they are.
+        """
+        if self.active:
+            _active.remove(self)
+        if not _active:
+            while _constructors:
+                original, constructor = _constructors.pop()
+                original.__init__ = constructor
 
     def __enter__(self) -> Acceleration:
         return self
