@@ -215,6 +215,8 @@ def test_a_sweep_is_plotted(tmp_path):
     figure = analyzer.plot(num_last_steps_to_average=1)
     assert sorted(figure.data[0].z) == [0.5, 0.5, 2.0, 2.0]
     assert len(analyzer.plot(true_lambda=0.5).data) == 2
+    ratio = analyzer.plot(true_lambda=0.5, color="log_delta_lambda").data[0].marker.color
+    np.testing.assert_allclose(sorted(ratio), np.log10([1, 1, 4, 4]))
     assert len(analyzer.plot(slider="kind").data) == 2
     assert len(analyzer.plot(slider="beta", slider_plane=True).data) == 4
     analyzer.save_fig(str(tmp_path / "sweep.html"))
