@@ -21,6 +21,11 @@ def loader_of(n=10, size=4, **settings):
 
 def test_the_temperature_is_of_the_samples_of_a_step():
     assert utils.default_nbeta(loader_of(size=4)) == 4 / math.log(4)
+    batches = torch.utils.data.BatchSampler(range(9), batch_size=3, drop_last=False)
+    data = loader_of(size=4).dataset
+    assert utils.default_nbeta(DataLoader(data, batch_sampler=batches)) == 3 / math.log(3)
+    with pytest.raises(NotImplementedError, match="batch_size"):
+        utils.default_nbeta(DataLoader(data, batch_size=None))
     assert utils.default_nbeta(8, grad_accum_steps=2) == 16 / math.log(16)
     with pytest.raises(NotImplementedError, match="dataloader"):
         utils.default_nbeta(3.0)
