@@ -202,14 +202,20 @@ def _common(groups: list[dict[str, Any]], mask: Any, **settings: Any) -> dict[st
         if group["mask"] is None:
             group["mask"] = _masks(mask, group["params"])
     for each in (settings, *groups):
-        for name in ("lr", "nbeta", "noise_level"):
-            if not isinstance(each.get(name, 0.0), Real):
+        for name in ("lr", "nbeta", "noise_level", "localization", "weight_decay"):
+            if not (isinstance(number := each.get(name, 0.0), Real) and float(number) >= 0):
                 raise _OriginalWantedError
-        if each.get("bounding_box_size") == 0:
+        if (box := each.get("bounding_box_size")) is not None and not box > 0:
             raise _OriginalWantedError
-    if settings.get("sketch_dim") is not None and settings["sketch_dim"] > MAX_SKETCH:
+    dim, seed = settings.get("sketch_dim"), settings.get("sketch_seed", 0)
+    if dim is not None and not (1 <= dim <= MAX_SKETCH and seed >= 0):
         raise _OriginalWantedError
-    if settings.get("nbeta") == 1.0:
+    return settings
+
+
+def _warned(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, and warn of them as the constructors of ``SGLD`` and ``SGNHT`` do."""
+    if settings["nbeta"] == 1.0:
         warn("nbeta set to 1: learning coefficients need another")
     if settings.get("noise_level", 1.0) != 1.0:
         warn("noise_level other than 1 does not sample the posterior")
@@ -229,13 +235,13 @@ def _sgmcmc(
     localization, weight_decay = _pull(prior)
     kind, own = _precondition(preconditioner, preconditioner_kwargs or {})
     pulled = {"localization": localization, "weight_decay": weight_decay}
-    return _Fused(kind, groups, {**_common(groups, mask, **settings), **pulled, **own})
+    return _Fused(kind, groups, {**_common(groups, mask, **settings, **pulled), **own})
 
 
 def _sgld(groups: list[dict[str, Any]], **settings: Any) -> _Fused:
     warn("SGLD has been deprecated. SGMCMC.sgld is its newer name.", DeprecationWarning)
     settings["bounding_box_size"] = settings["bounding_box_size"] or None
-    return _Fused(FusedSGLD, groups, _common(groups, None, **settings))
+    return _Fused(FusedSGLD, groups, _warned(_common(groups, None, **settings)))
 
 
 def _sgnht(
@@ -250,7 +256,7 @@ def _sgnht(
         raise _OriginalWantedError
     warn("SGNHT has been deprecated. SGMCMC.sgnht is its newer name.", DeprecationWarning)
     settings["bounding_box_size"] = settings["bounding_box_size"] or None
-    return _Fused(FusedSGNHT, groups, _common(groups, None, **settings))
+    return _Fused(FusedSGNHT, groups, _warned(_common(groups, None, **settings)))
 
 
 def _pull(prior: Any) -> tuple[float, float]:
@@ -278,6 +284,8 @@ def _precondition(given: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str,
     """Return the sampler of a preconditioner, and its settings."""
     from devinterp.optim import preconditioner as theirs
 
+    if arguments and given in (None, "identity"):
+        raise _OriginalWantedError  # which says that there are none
     if given is None or given == "identity" or type(given) is theirs.IdentityPreconditioner:
         return FusedSGLD, {}
     if given == "rmsprop":
