@@ -32,6 +32,17 @@ def test_an_anchor_that_is_missing_from_a_loaded_state():
         sampler.step()
 
 
+@pytest.mark.parametrize("settings", [{"localization": 1.0}, {"bounding_box_size": 1.0}])
+def test_an_anchor_that_went_with_a_state_that_was_cleared(settings):
+    params = make(30, 4)
+    sampler = SGLD(params, seed=0, **settings)
+    sampler.step()
+    sampler.state.clear()
+    for _ in range(2):
+        with refuses(ValueError, "anchor", sampler=sampler, watch=params):
+            sampler.step()
+
+
 def test_an_anchor_of_another_shape_in_a_loaded_state():
     (param,), (other,) = make(30), make(4)
     sampler = SGLD([param], localization=1.0, seed=0)

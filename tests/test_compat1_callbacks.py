@@ -51,6 +51,12 @@ def test_coefficients_are_nbeta_times_the_rise_of_the_loss():
     assert found["init_loss"] == 1.0
 
 
+@pytest.mark.parametrize("estimator", [LLCEstimator, OnlineLLCEstimator])
+def test_estimators_take_all_arguments_by_place(estimator):
+    llc = estimator(2, 3, 1.0, "cpu", "other", 10.0)
+    assert (llc.device, llc.eval_field, llc.nbeta.item()) == ("cpu", "other", 10.0)
+
+
 def test_one_chain_has_no_spread():
     llc = LLCEstimator(1, 2, init_loss=0.0, nbeta=1.0)
     feed(llc, losses=LOSSES[:1, :2])

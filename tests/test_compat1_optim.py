@@ -425,12 +425,53 @@ def test_mala_of_several_groups_is_told_of_all():
     assert sampler.localization_loss.item() == 2.0 + 12.0
 
 
-def test_a_noise_generator_hides_the_noise():
-    w = nn.Parameter(torch.zeros(2))
-    sampler = SGLD([w], nbeta=2.0, save_noise=True)
-    w.grad = torch.zeros(2)
-    with pytest.raises(RuntimeError, match="noise_generator"):
-        sampler.step(noise_generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("make", [SGLD, SGMCMC.sgld])
+def test_the_noise_that_is_told_is_that_of_a_noise_generator_too(make):
+    w = nn.Parameter(torch.zeros(5))
+    sampler = make([w], lr=0.25, nbeta=2.0, metrics=["noise"])
+    generator = torch.Generator().manual_seed(0)
+    for given in (generator, None, generator, None):
+        before = w.detach().clone()
+        w.grad = torch.zeros(5)
+        sampler.step(noise_generator=given)
+        torch.testing.assert_close(w - before, 0.5 * told(sampler, "noise")[0])
+
+
+@pytest.mark.parametrize("make", [SGLD, SGMCMC.sgld])
+def test_named_parameters_are_masked(make):
+    model, x = network()
+    over = [torch.zeros_like(p) for p in model.parameters()]
+    over[0][0] = 1.0
+    before = [p.detach().clone() for p in model.parameters()]
+    walk(model, x, make(model.named_parameters(), lr=LR, nbeta=NBETA, optimize_over=over))
+    for a, b, mask in zip(before, model.parameters(), over, strict=True):
+        assert torch.equal(a != b, mask.bool())
+
+
+def test_arguments_by_place_and_metrics_that_are_reset():
+    w = nn.Parameter(torch.ones(2))
+    given = (
+        0.01,
+        0.0,
+        2.0,
+        "initial",
+        None,
+        1.0,
+        "rmsprop",
+        {"alpha": 0.5},
+        0.3,
+        None,
+        ["grad_norm"],
+    )
+    sampler = SGMCMC([w], *given)
+    group = sampler.param_groups[0]
+    assert isinstance(sampler, fastllc.RMSpropSGLD)
+    assert (group["alpha"], group["localization"], group["bounding_box_size"]) == (0.5, 1.0, 0.3)
+    w.grad = torch.ones(2)
+    sampler.step()
+    assert sampler.grad_norm > 0
+    sampler.reset_metrics()
+    assert sampler.grad_norm == 0
 
 
 def test_preconditioners_say_their_factors():

@@ -21,6 +21,11 @@ def loader_of(n=10, size=4, **settings):
 
 def test_the_temperature_is_of_the_samples_of_a_step():
     assert utils.default_nbeta(loader_of(size=4)) == 4 / math.log(4)
+    batches = torch.utils.data.BatchSampler(range(9), batch_size=3, drop_last=False)
+    data = loader_of(size=4).dataset
+    assert utils.default_nbeta(DataLoader(data, batch_sampler=batches)) == 3 / math.log(3)
+    with pytest.raises(NotImplementedError, match="batch_size"):
+        utils.default_nbeta(DataLoader(data, batch_size=None))
     assert utils.default_nbeta(8, grad_accum_steps=2) == 16 / math.log(16)
     with pytest.raises(NotImplementedError, match="dataloader"):
         utils.default_nbeta(3.0)
@@ -215,6 +220,8 @@ def test_a_sweep_is_plotted(tmp_path):
     figure = analyzer.plot(num_last_steps_to_average=1)
     assert sorted(figure.data[0].z) == [0.5, 0.5, 2.0, 2.0]
     assert len(analyzer.plot(true_lambda=0.5).data) == 2
+    ratio = analyzer.plot(true_lambda=0.5, color="log_delta_lambda").data[0].marker.color
+    np.testing.assert_allclose(sorted(ratio), np.log10([1, 1, 4, 4]))
     assert len(analyzer.plot(slider="kind").data) == 2
     assert len(analyzer.plot(slider="beta", slider_plane=True).data) == 4
     analyzer.save_fig(str(tmp_path / "sweep.html"))

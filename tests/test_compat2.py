@@ -148,6 +148,19 @@ def test_it_is_reversible_and_finds_names_imported_before():
 
 
 @needs_devinterp
+def test_one_that_ends_before_another_leaves_it_in_effect():
+    from devinterp.optim import SGMCMC
+
+    constructor = SGMCMC.__init__
+    first, second = accelerate(), accelerate()
+    first.restore()
+    assert second.active
+    assert isinstance(SGMCMC.sgld([nn.Parameter(torch.zeros(1))]), fastllc.SGLD)
+    second.restore()
+    assert SGMCMC.__init__ is constructor
+
+
+@needs_devinterp
 def test_what_no_fused_step_can_do_stays_theirs():
     from devinterp.optim import SGMCMC, SGNHT
     from devinterp.optim.prior import GaussianPrior
@@ -165,7 +178,11 @@ def test_what_no_fused_step_can_do_stays_theirs():
             SGMCMC([{"params": params(), "prior": 2.0}]),
             SGMCMC.rmsprop_sgld(params(), alpha=1.0),
             SGMCMC.sgld(params(), bounding_box_size=0.0),
+            SGMCMC.sgld(params(), bounding_box_size=-1.0),
+            SGMCMC.sgld(params(), nbeta=-1.0),
+            SGMCMC(params(), prior=-1.0),
             SGMCMC.sgld(params(), sketch_dim=70_000),
+            SGMCMC.sgld(params(), sketch_dim=8, sketch_seed=-1),
             SGNHT(params(), save_noise=True),
             SGMCMC.sgld(params(), mask=[torch.tensor([0.5, 1.0])]),
         ]
@@ -173,8 +190,29 @@ def test_what_no_fused_step_can_do_stays_theirs():
             SGMCMC.sgld(params(), mask=torch.ones(3))
         with pytest.raises(TypeError):
             SGMCMC.sgld(params(), speed=1.0)
+        with pytest.raises(TypeError):
+            SGMCMC(params(), preconditioner_kwargs={"alpha": 0.5})
     for sampler in kept:
         assert type(sampler).__module__ != "fastllc.compat.devinterp2.samplers"
+
+
+@needs_devinterp
+@pytest.mark.parametrize("method", ["SGMCMC", "sgld", "rmsprop_sgld", "sgnht", "SGLD", "SGNHT"])
+def test_there_are_as_many_warnings_as_without(method):
+    import devinterp.optim as theirs
+
+    make = getattr(theirs if method.isupper() else theirs.SGMCMC, method)
+    settings = {} if method.lower() == "sgnht" else {"noise_level": 0.5}
+
+    def kinds():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            make([nn.Parameter(torch.zeros(2))], nbeta=1.0, **settings)
+        return sorted(w.category.__name__ for w in caught)
+
+    without = kinds()
+    with accelerate():
+        assert kinds() == without
 
 
 @needs_devinterp

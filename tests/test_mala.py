@@ -191,6 +191,26 @@ def test_parameters_without_gradients_do_not_count():
     assert mala_acceptance(sampler, quadratic([w], 1.0))[1] == expected
 
 
+@pytest.mark.parametrize("rows", [torch.tensor([[True], [False]]), torch.tensor(True)])
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("kind", [SGLD, fastllc.MALA])
+def test_masks_that_are_set_between_steps_count_as_those_given_before(kind, rows, listed):
+    def probabilities(mask, later):
+        w = start(40_000).detach().view(2, -1).requires_grad_()
+        sampler = kind([w], lr=0.05, seed=1, mask=mask)
+        if later is not None:
+            sampler.param_groups[0]["mask"] = [later] if listed else later
+        if kind is SGLD:
+            return [mala_acceptance(sampler, quadratic([w], 1.0))[1] for _ in range(3)]
+        found = []
+        for _ in range(3):
+            sampler.step(quadratic([w], 1.0))
+            found.append(sampler.acceptance_probability)
+        return found
+
+    assert probabilities(None, rows) == probabilities(rows, None)
+
+
 @pytest.mark.parametrize(
     "make",
     [

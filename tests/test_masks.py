@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fastllc import SGLD, DivergenceWarning
+from fastllc import SGLD, AdamSGLD, DivergenceWarning, RMSpropSGLD, use_reference
 from helpers import DTYPES, LOW, check_step, draw, leaf, make, raw, same_bits
 
 # Signs, NaN payloads, infinities and the smallest numbers, all as integers.
@@ -215,3 +215,30 @@ def test_a_free_element_that_diverges_is_named():
     mask = torch.arange(300) != 3
     with pytest.warns(DivergenceWarning, match=r"params\[0\] \(1 of 300\)"):
         SGLD([param], mask=mask, seed=0).step()
+
+
+@pytest.mark.filterwarnings("ignore:no native kernel")
+@pytest.mark.parametrize("kind", [RMSpropSGLD, AdamSGLD])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_mean_squares_of_weights_that_are_freed_later_start_as_those_of_others(kind, dtype):
+    """Also where steps had skipped them, 256 at a time; zero would be a metric of 1 / eps."""
+    few = torch.arange(1000) < 10
+
+    def walked():
+        param = leaf(draw(1000, dtype))
+        sampler = kind([param], mask=few, adapt_steps=2, seed=3)
+        for step in range(5):
+            if step == 3:
+                sampler.param_groups[0]["mask"] = None
+            param.grad = draw(1000, dtype, seed=step)
+            sampler.step()
+        return param, sampler.state[param]["square_avg"]
+
+    found = walked()
+    use_reference()
+    try:
+        expected = walked()
+    finally:
+        use_reference(False)
+    assert (found[1] > 0.5).all()
+    assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))

@@ -206,3 +206,25 @@ def test_the_penalty_notices_weights_that_were_changed_since():
     SGLD([w], seed=0).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's
+def test_a_compiled_loss_has_the_penalty():
+    """Outside the graph, with what autograd needs to go on."""
+    model, copy = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    copy.load_state_dict(model.state_dict())
+    anchors = [torch.zeros_like(p) for p in model.parameters()]
+
+    def loss(model):
+        penalty = localization_penalty(list(model.parameters()), anchors, 2.0)
+        _, grads = localization_penalty_and_grad(list(model.parameters()), anchors, 2.0)
+        return 3.0 * penalty + model(torch.ones(1, 3)).sum(), grads[0] + 1.0
+
+    value, grad = torch.compile(loss, backend="eager")(model)
+    expected, expected_grad = loss(copy)
+    assert torch.equal(value, expected)
+    assert torch.equal(grad, expected_grad)
+    value.backward()
+    expected.backward()
+    for p, q in zip(model.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)

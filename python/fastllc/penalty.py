@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.compiler import is_dynamo_compiling
 
 from fastllc import kernels, memory
 from fastllc.checks import check_number
 
 __all__ = ["localization_penalty", "localization_penalty_and_grad"]
+
+Result = TypeVar("Result")
 
 
 def localization_penalty(
@@ -51,6 +55,8 @@ def localization_penalty(
     >>> penalty.item(), w.grad
     (5.0, tensor([2., 4.]))
     """
+    if is_dynamo_compiling():  # whose tensors have no memory
+        return _untraced(localization_penalty, params, anchors, strength)
     weights, centers = _check(params, anchors, strength)
     value: Tensor = _Penalty.apply(  # type: ignore[no-untyped-call]
         strength, len(weights), *weights, *centers
@@ -77,9 +83,16 @@ def localization_penalty_and_grad(
     >>> localization_penalty_and_grad([torch.ones(2)], [torch.zeros(2)], 2.0)
     (tensor(2.), [tensor([2., 2.])])
     """
+    if is_dynamo_compiling():
+        return _untraced(localization_penalty_and_grad, params, anchors, strength)
     weights, centers = _check(params, anchors, strength)
     with torch.no_grad():
         return _evaluate(weights, centers, strength, [True] * len(weights))
+
+
+@_disable_dynamo
+def _untraced(function: Callable[..., Result], *arguments: Any) -> Result:
+    return function(*arguments)
 
 
 def _check(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastllc import _core, kernels, memory
 from fastllc.checks import check_int
-from fastllc.kernels import Chains, DeviceSegments, Member, Segments
+from fastllc.kernels import Chains, DeviceSegments, Member, Segments, Setting
 from fastllc.samplers.state import LOW, missing_state, spread_masks
 
 __all__ = ["Plan"]
@@ -50,7 +50,13 @@ class Plan:
         self._born = 0
         self._fresh: list[dict[str, Any]] | None = None
 
-    def bind(self, groups: Sequence[Mapping[str, Any]], state: State, step: int) -> list[Tensor]:
+    def bind(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        state: State,
+        step: int,
+        settings: Sequence[Setting],
+    ) -> list[Tensor]:
         """Collect the gradients and check all tensors; return the gradients.
 
         Raises
@@ -62,7 +68,7 @@ class Plan:
         known = self._involved
         if len(involved) != len(known) or not all(map(is_, involved, known)):
             self._clear()
-            self._make(groups, state, step)
+            self._make(groups, state, step, settings)
             if self.members and kernels.has_kernel(self.members[0].w):
                 self.segments = self._open()
         if step < self._born:
@@ -76,6 +82,11 @@ class Plan:
             for member, grad in zip(self.members, grads, strict=True):
                 memory.check_like(f"params[{member.id}].grad", grad, member.w)
         return grads
+
+    @property
+    def renewed(self) -> bool:
+        """Whether the last `bind` has made the plan anew, and `keep` has not taken it up yet."""
+        return self._fresh is not None
 
     def changed(self, groups: Sequence[Mapping[str, Any]], state: State) -> bool:
         """Whether the next `bind` will find other tensors to move than the last."""
@@ -106,7 +117,13 @@ class Plan:
         self._fresh = None
         self._involved, _ = _look(groups, state)
 
-    def _make(self, groups: Sequence[Mapping[str, Any]], states: State, step: int) -> None:
+    def _make(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        states: State,
+        step: int,
+        settings: Sequence[Setting],
+    ) -> None:
         self._fresh = []
         for index, group in enumerate(groups):
             masks = spread_masks(group) or [None] * len(group["params"])
@@ -117,6 +134,9 @@ class Plan:
                 number = group["first_param"] + i
                 state = states.get(param, {})
                 new: dict[str, Any] = missing_state(state, param, self._names, exact=exact)
+                # A step need not write what a mask holds still, and masks may change.
+                if mask is not None and "square_avg" in new:
+                    new["square_avg"].fill_(settings[index].start)
                 if self._names and ("born" not in state or new.keys() & self._names):
                     new["born"] = step
                 self._fresh.append(new)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastllc.reference.precision import read
 from fastllc.samplers.acceptance import Energy, Point, log_acceptance
-from fastllc.samplers.state import LOW
+from fastllc.samplers.state import LOW, spread_masks
 
 __all__ = ["Moving", "check_proposals", "log_ratio", "moving", "point"]
 
@@ -118,6 +118,8 @@ def log_ratio(
     def number(group: Mapping[str, Any], name: str) -> Tensor:
         return torch.tensor([float(group[name])], dtype=torch.float64, device=before.losses.device)
 
+    groups = {id(group): group for group, _, _ in chosen}
+    masks = {key: spread_masks(group) for key, group in groups.items()}  # set by now, maybe
     energies = [
         Energy(
             number(group, "lr"),
@@ -125,7 +127,7 @@ def log_ratio(
             number(group, "weight_decay"),
             number(group, "noise_level"),
             state[p]["w0"][None] if float(group["localization"]) > 0 else None,
-            group["mask"][at] if group["mask"] else None,
+            None if (mask := masks[id(group)]) is None else mask[at],
         )
         for group, at, p in chosen
     ]

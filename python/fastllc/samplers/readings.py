@@ -71,6 +71,11 @@ class Readings:
         constant = all(_is_constant(value) for row in values for value in row)
         self._constants = values if constant else []
 
+    def check(self, groups: Sequence[Group]) -> None:
+        """Raise if the groups cannot be stepped with what was read."""
+        for group, setting, saving in zip(groups, self.settings, self.saving, strict=True):
+            self._check(group, setting, saving)
+
     def _same(self, groups: Sequence[Group]) -> bool:
         """Whether the groups hold the very objects that were read last."""
         if len(groups) != len(self._constants):

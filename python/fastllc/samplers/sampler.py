@@ -120,7 +120,9 @@ class Sampler(Remote):
         readings.read(groups)
         settings, saving, sketch = readings.settings, readings.saving, readings.sketch
         thermostat = self._read_thermostat(settings) if self.shared_names else 0.0
-        grads = plan.bind(groups, self.state, step)
+        grads = plan.bind(groups, self.state, step, settings)
+        if plan.renewed:  # an anchor may have gone with a state that was cleared
+            readings.check(groups)
         if noise_generator is not None:
             key = draw_key(noise_generator)
         elif seed is None:

@@ -75,7 +75,7 @@ def default_nbeta(dataloader: DataLoader[Any] | int, grad_accum_steps: int = 1) 
     Raises
     ------
     NotImplementedError
-        For anything else.
+        For anything else, such as a loader that does not know how large its batches are.
 
     Warns
     -----
@@ -91,8 +91,8 @@ def default_nbeta(dataloader: DataLoader[Any] | int, grad_accum_steps: int = 1) 
         raise NotImplementedError(
             f"dataloader must be a DataLoader or an int, got {type(dataloader).__name__}"
         )
-    size = dataloader if isinstance(dataloader, int) else dataloader.batch_size
-    samples = (size or 1) * grad_accum_steps
+    size = dataloader if isinstance(dataloader, int) else _batch_size(dataloader)
+    samples = size * grad_accum_steps
     if samples <= 1:
         warnings.warn(  # noqa: B028 - called with the message alone, as scripts mock it
             "default nbeta is undefined for batch_size * grad_accum_steps == 1, "
@@ -100,6 +100,13 @@ def default_nbeta(dataloader: DataLoader[Any] | int, grad_accum_steps: int = 1) 
         )
         return 1
     return samples / math.log(samples)
+
+
+def _batch_size(loader: DataLoader[Any]) -> int:
+    size: int | None = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    if size is None:
+        raise NotImplementedError("dataloader must have a batch_size, or be an int, got None")
+    return size
 
 
 def prepare_input(

@@ -288,6 +288,9 @@ def _with_statistics(frame: pd.DataFrame, true_lambda: Any, last: int) -> pd.Dat
         truth = frame[true_lambda] if isinstance(true_lambda, str) else true_lambda
         frame["true_lambda"] = truth
         frame["lambda_delta"] = frame["llc/final"] - frame["true_lambda"]
+        frame["log_true_lambda"] = np.log10(frame["true_lambda"].abs())
+        frame["log_lambda_hat"] = np.log10(frame["llc/final"].abs())
+        frame["log_delta_lambda"] = frame["log_lambda_hat"] - frame["log_true_lambda"]
         delta = frame["lambda_delta"]
         frame["log_lambda_delta"] = np.log10(delta.abs()) * np.sign(delta)
     return frame

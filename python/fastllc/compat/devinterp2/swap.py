@@ -25,6 +25,10 @@ _KNOWN = ("2.0.1",)
 _GROUP_KEYS = {"params", "mask", "lr", "nbeta", "noise_level", "bounding_box_size"}
 
 
+_active: list[Acceleration] = []  # of which each may end before the others
+_constructors: list[tuple[Any, Callable[..., None]]] = []  # devinterp's own
+
+
 class _OriginalWantedError(Exception):
     """What is asked for is none of our samplers."""
 
@@ -45,27 +49,32 @@ class Acceleration:
     active : bool
     """
 
-    def __init__(self) -> None:
-        self._restore: list[tuple[Any, Callable[..., None]]] = []
-
     @property
     def active(self) -> bool:
         """Whether it is in effect."""
-        return bool(self._restore)
+        return self in _active
 
     def install(self) -> None:
-        """Put our samplers in place."""
-        for name, find in (("sgmcmc", _sgmcmc), ("sgld", _sgld), ("sgnht", _sgnht)):
-            module = importlib.import_module(f"devinterp.optim.{name}")
-            original = getattr(module, name.upper())
-            self._restore.append((original, original.__init__))
-            original.__init__ = _switching(original, find)
+        """Put our samplers in place, unless another has."""
+        if not _active:
+            for name, find in (("sgmcmc", _sgmcmc), ("sgld", _sgld), ("sgnht", _sgnht)):
+                module = importlib.import_module(f"devinterp.optim.{name}")
+                original = getattr(module, name.upper())
+                _constructors.append((original, original.__init__))
+                original.__init__ = _switching(original, find)
+        _active.append(self)
 
     def restore(self) -> None:
-        """Put devinterp's own samplers back; those that were made meanwhile stay what they are."""
-        while self._restore:
-            original, constructor = self._restore.pop()
-            original.__init__ = constructor
+        """Put devinterp's own samplers back, with the last that is in effect.
+
+        Those that were made meanwhile stay what they are.
+        """
+        if self.active:
+            _active.remove(self)
+        if not _active:
+            while _constructors:
+                original, constructor = _constructors.pop()
+                original.__init__ = constructor
 
     def __enter__(self) -> Acceleration:
         return self
@@ -193,14 +202,20 @@ def _common(groups: list[dict[str, Any]], mask: Any, **settings: Any) -> dict[st
         if group["mask"] is None:
             group["mask"] = _masks(mask, group["params"])
     for each in (settings, *groups):
-        for name in ("lr", "nbeta", "noise_level"):
-            if not isinstance(each.get(name, 0.0), Real):
+        for name in ("lr", "nbeta", "noise_level", "localization", "weight_decay"):
+            if not (isinstance(number := each.get(name, 0.0), Real) and float(number) >= 0):
                 raise _OriginalWantedError
-        if each.get("bounding_box_size") == 0:
+        if (box := each.get("bounding_box_size")) is not None and not box > 0:
             raise _OriginalWantedError
-    if settings.get("sketch_dim") is not None and settings["sketch_dim"] > MAX_SKETCH:
+    dim, seed = settings.get("sketch_dim"), settings.get("sketch_seed", 0)
+    if dim is not None and not (1 <= dim <= MAX_SKETCH and seed >= 0):
         raise _OriginalWantedError
-    if settings.get("nbeta") == 1.0:
+    return settings
+
+
+def _warned(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, and warn of them as the constructors of ``SGLD`` and ``SGNHT`` do."""
+    if settings["nbeta"] == 1.0:
         warn("nbeta set to 1: learning coefficients need another")
     if settings.get("noise_level", 1.0) != 1.0:
         warn("noise_level other than 1 does not sample the posterior")
@@ -220,13 +235,13 @@ def _sgmcmc(
     localization, weight_decay = _pull(prior)
     kind, own = _precondition(preconditioner, preconditioner_kwargs or {})
     pulled = {"localization": localization, "weight_decay": weight_decay}
-    return _Fused(kind, groups, {**_common(groups, mask, **settings), **pulled, **own})
+    return _Fused(kind, groups, {**_common(groups, mask, **settings, **pulled), **own})
 
 
 def _sgld(groups: list[dict[str, Any]], **settings: Any) -> _Fused:
     warn("SGLD has been deprecated. SGMCMC.sgld is its newer name.", DeprecationWarning)
     settings["bounding_box_size"] = settings["bounding_box_size"] or None
-    return _Fused(FusedSGLD, groups, _common(groups, None, **settings))
+    return _Fused(FusedSGLD, groups, _warned(_common(groups, None, **settings)))
 
 
 def _sgnht(
@@ -241,7 +256,7 @@ def _sgnht(
         raise _OriginalWantedError
     warn("SGNHT has been deprecated. SGMCMC.sgnht is its newer name.", DeprecationWarning)
     settings["bounding_box_size"] = settings["bounding_box_size"] or None
-    return _Fused(FusedSGNHT, groups, _common(groups, None, **settings))
+    return _Fused(FusedSGNHT, groups, _warned(_common(groups, None, **settings)))
 
 
 def _pull(prior: Any) -> tuple[float, float]:
@@ -269,6 +284,8 @@ def _precondition(given: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str,
     """Return the sampler of a preconditioner, and its settings."""
     from devinterp.optim import preconditioner as theirs
 
+    if arguments and given in (None, "identity"):
+        raise _OriginalWantedError  # which says that there are none
     if given is None or given == "identity" or type(given) is theirs.IdentityPreconditioner:
         return FusedSGLD, {}
     if given == "rmsprop":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
@@ -95,18 +96,13 @@ class SGMCMC(Telling):
     )
     kind: ClassVar[type[Preconditioner]]
 
-    def __new__(
-        cls,
-        params: ParamsT = (),
-        *args: Any,
-        preconditioner: Any = "identity",
-        preconditioner_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> SGMCMC:
+    def __new__(cls, *args: Any, **kwargs: Any) -> SGMCMC:
         """Make the fused sampler that the preconditioner asks for."""
         if cls is not SGMCMC:
             return super().__new__(cls)
-        asked, _ = split(as_preconditioner(preconditioner, preconditioner_kwargs))
+        given = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments
+        preconditioner = given.get("preconditioner"), given.get("preconditioner_kwargs")
+        asked, _ = split(as_preconditioner(*preconditioner))
         for made in (_SGLD, _RMSprop, _SGNHT):
             if isinstance(asked, made.kind):
                 return super().__new__(made)
@@ -124,7 +120,6 @@ class SGMCMC(Telling):
         prior: Prior | Literal["initial"] | Iterable[Tensor] | float | None = None,
         prior_kwargs: dict[str, Any] | None = None,
         localization: float | None = None,
-        *,
         preconditioner: Preconditioner | Literal["identity", "rmsprop"] | None = "identity",
         preconditioner_kwargs: dict[str, Any] | None = None,
         bounding_box_size: float | None = None,
@@ -163,6 +158,10 @@ class SGMCMC(Telling):
             group["metrics"] = {
                 name: [] if name in ("noise", "dws") else torch.zeros(()) for name in self.told
             }
+
+    def reset_metrics(self) -> None:
+        """Forget what is told of the last step."""
+        self.tell(())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its prior is anchored where its parameters are now."""

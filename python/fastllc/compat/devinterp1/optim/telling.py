@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fastllc.kernels import real_dtype
 from fastllc.noise import standard_normal
+from fastllc.samplers.advance import Outcome
 from fastllc.samplers.sampler import Sampler
 
 __all__ = ["Part", "Telling", "masks_of", "norm", "warn_nbeta"]
@@ -49,6 +50,7 @@ class Telling(Sampler):
     told: frozenset[str] = frozenset()
     tellable: ClassVar[frozenset[str]] = frozenset()
     _hooks: Sequence[RemovableHandle] = ()
+    _key: int | None = None  # of the last step's noise
 
     def tell(self, names: Iterable[str]) -> None:
         """Keep these from now on.
@@ -82,12 +84,17 @@ class Telling(Sampler):
         over = group.pop("optimize_over", None)
         params = group["params"] = _listed(group["params"])
         if over is not None:
-            group["mask"] = masks_of(over, params)
+            tensors = [p[1] if isinstance(p, tuple) else p for p in params]
+            group["mask"] = masks_of(over, tensors)
         super().add_param_group(group)
         self.param_groups[-1]["optimize_over"] = over
         for param in self.param_groups[-1]["params"]:
             state = self.state[param]
             state["initial_param"] = state.get("w0")
+
+    def _advance(self, noise_generator: torch.Generator | None) -> tuple[int, Outcome | None]:
+        self._key, outcome = super()._advance(noise_generator)
+        return self._key, outcome
 
     @torch.no_grad()
     def before(self) -> None:
@@ -109,20 +116,12 @@ class Telling(Sampler):
         """Keep what is told of a group's noise and new weights."""
 
     def noises(self, group: Mapping[str, Any], parts: Sequence[Part]) -> list[Tensor]:
-        """Return the noise of the last step, of deviation ``noise_level``, by its address.
-
-        Raises
-        ------
-        RuntimeError
-            If the step had a key of its own, drawn from a ``noise_generator``.
-        """
-        if group["seed"] is None:
-            raise RuntimeError("noise cannot be told of a step with a noise_generator")
+        """Return the noise of the last step, of deviation ``noise_level``, by its address."""
         return [
             group["noise_level"]
             * standard_normal(
                 param.shape,
-                seed=group["seed"],
+                seed=group["seed"] if self._key is None else self._key,  # None: a view's
                 step=group["step"] - 1,
                 param=group["first_param"] + at,
                 dtype=real_dtype(param.dtype),

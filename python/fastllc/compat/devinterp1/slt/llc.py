@@ -159,8 +159,17 @@ class OnlineLLCEstimator(_Coefficients):
     tensor([[5.]])
     """
 
-    def __init__(self, num_chains: int, num_draws: int, init_loss: Any, **kwargs: Any) -> None:
-        super().__init__(num_chains, num_draws, init_loss, **kwargs)
+    def __init__(
+        self,
+        num_chains: int,
+        num_draws: int,
+        init_loss: Any,
+        device: torch.device | str = "cpu",
+        eval_field: str = "loss",
+        nbeta: float | None = None,
+        temperature: float | None = None,
+    ) -> None:
+        super().__init__(num_chains, num_draws, init_loss, device, eval_field, nbeta, temperature)
         self.llcs = torch.zeros_like(self.losses)
 
     def update(self, chain: int, draw: int, loss: Tensor) -> None:
