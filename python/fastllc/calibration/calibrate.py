@@ -182,6 +182,8 @@ def _run(
         except DivergenceError as error:
             trace = error.trace
     assert trace is not None  # the engine's errors have one
+    if trace.attrs["interrupted"]:  # half a pilot says nothing
+        raise KeyboardInterrupt
     return trace
 
 
