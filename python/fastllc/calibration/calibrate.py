@@ -190,7 +190,7 @@ def _run(
 def _num_weights(model: nn.Module, sampling: Sampling) -> int:
     masks = sampling.mask or {}
     return sum(
-        int(masks[name].count_nonzero()) if name in masks else p.numel()
+        int(masks[name].expand(p.shape).count_nonzero()) if name in masks else p.numel()
         for name, p in trainable(model).items()
     )
 
