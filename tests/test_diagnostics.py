@@ -70,7 +70,7 @@ def test_interrupted_runs_are_named_with_how_far_they_came():
     loss[3, 100:] = np.nan
     (text,) = (w for w in summarize(trace_of(loss)).warnings if "interrupted" in w)
     assert "950 of 1000 draws" in text
-    assert "left out: chain 3." in text
+    assert "left out: chain 3. Where there is a store, the same call goes on." in text
     loss[:] = np.nan
     assert "0 of 1000" in summarize(trace_of(loss)).warnings[0]
 

@@ -139,7 +139,7 @@ def _interrupted(cell: xr.DataTree) -> Iterator[str]:
     short = np.setdiff1d(np.flatnonzero(stayed), chains)
     if short.size:
         text += f"; too short and left out: chain {_listed(short)}"
-    yield f"{text}. Run the same call again to go on."
+    yield f"{text}. Where there is a store, the same call goes on."
 
 
 def _dips(cell: xr.DataTree) -> bool:
