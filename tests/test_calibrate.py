@@ -267,6 +267,16 @@ def test_the_picture_frames_the_chosen_setting():
     plt.close(figure)
 
 
+def test_masks_that_broadcast_are_those_that_they_spread_to():
+    """The temperature is of each weight under the mask."""
+    oracle = oracles.quadratic([1.0, 0.5], n_samples=100)
+    ((name, weights),) = oracle.model.named_parameters()
+    give = partial(fastllc.calibrate, oracle.model, oracle.data, oracle.loss_fn, seed=0)
+    narrow = give(mask={name: torch.ones(1, dtype=torch.bool)}, progress=False)
+    whole = give(mask={name: torch.ones(weights.shape, dtype=torch.bool)}, progress=False)
+    assert narrow.pilots == whole.pilots
+
+
 def test_of_several_temperatures_it_takes_the_coldest_that_can_be_trusted():
     """Off the minimum the loss falls, which at a large nbeta is all that chains see."""
     oracle = oracles.quadratic([1.0, 0.5], n_samples=100)

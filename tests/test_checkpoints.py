@@ -214,6 +214,7 @@ def test_anchors_of_one_checkpoint_are_its_own_memory():
         ({}, ValueError, "checkpoints must hold at least one state dict, got none"),
         (mlp(0), TypeError, "checkpoints must be a list or a mapping .* got Sequential"),
         ("last.pt", TypeError, "checkpoints must be a list or a mapping .* got str"),
+        ({(1, 2): mlp(0)}, TypeError, r"checkpoints must have names or numbers, got \(1, 2\)"),
         (["last.pt"], TypeError, r"checkpoints\[0\] must be a state dict or a module, got str"),
         (mlp(0).state_dict(), TypeError, r"checkpoints\['0.weight'\] must be a state dict"),
         (

@@ -138,6 +138,18 @@ def test_a_gradient_that_vmap_gets_wrong_is_found_out():
     assert "another loss or gradient" in run(case).attrs["engine_reason"]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_weights_kept_aside_are_found_out_where_the_loss_is_tiny_too(scale):
+    """Stacked chains would walk without their loss: its gradient of 1e-8 passed for rounding."""
+    case = made(lambda net, x: scale * (net.aside[0] @ x.T).T + net.layer.bias)
+    case.model.aside = [case.model.layer.weight]
+    with torch.no_grad():
+        case.model.layer.bias.zero_()
+        data = DATA[0], case.model(DATA[0])
+    trace = run(Case(case.model, data, mse_loss))
+    assert trace.attrs["engine"] == "inplace"
+
+
 def loader(**how):
     return DataLoader(TensorDataset(*DATA), 6, shuffle=True, **how)
 

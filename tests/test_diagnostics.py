@@ -30,6 +30,16 @@ def test_too_few_draws_give_nan_and_a_warning(shape):
     assert "nan" in str(summary)
 
 
+@pytest.mark.parametrize("init_loss", [0.0, 2.3])
+def test_chains_that_have_not_moved_are_no_estimate(init_loss):
+    """Steps too small for single precision: an LLC of 0 within an error of 0, or of rounding."""
+    rounding = 1e-7 * init_loss * np.random.default_rng(0).normal(size=(4, 1000))
+    (text,) = summarize(trace_of(init_loss + rounding, init_loss)).warnings
+    assert text.endswith("the chains have not moved. Raise lr.")
+    moved = init_loss + 1e-5 * WHITE
+    assert summarize(trace_of(moved, init_loss)).warnings == ()
+
+
 def test_diverged_chains_are_named():
     summary = summarize(trace_of(WHITE, diverged_at=[-1, -1, 3, -1]))
     assert summary.diverged == (2,)
@@ -60,7 +70,7 @@ def test_interrupted_runs_are_named_with_how_far_they_came():
     loss[3, 100:] = np.nan
     (text,) = (w for w in summarize(trace_of(loss)).warnings if "interrupted" in w)
     assert "950 of 1000 draws" in text
-    assert "left out: chain 3." in text
+    assert "left out: chain 3. Where there is a store, the same call goes on." in text
     loss[:] = np.nan
     assert "0 of 1000" in summarize(trace_of(loss)).warnings[0]
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
-from engine import losses, run
+from engine import assert_close, losses, run
 from fastllc import llc, sample
 from fastllc.engine.study import Chain, Study
 from fastllc.engine.tensors import TensorBatches
@@ -53,6 +53,33 @@ def test_baselines_are_the_losses_of_the_same_minibatches_at_the_start(name, eng
     np.testing.assert_allclose(losses(trace)[:, 0], baseline(trace)[:, 0], rtol=rtol)
     assert trace.attrs["init_loss"] == "paired"
     np.testing.assert_allclose(float(trace["init_loss"]), exact(made, made.data), rtol=rtol)
+
+
+@pytest.mark.parametrize("engine", ["auto", "inplace"])
+def test_losses_that_differentiate_by_themselves_are_paired_too(engine):
+    """As the residual of a differential equation does, by either of torch's ways."""
+
+    def by_func(model, batch):
+        slopes = torch.func.vmap(torch.func.grad(lambda x: model(x).sum()))(batch[0])
+        return ((slopes - batch[0]) ** 2).mean(1)
+
+    def by_autograd(model, batch):
+        with torch.enable_grad():
+            x = batch[0].detach().requires_grad_()
+            (slopes,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+            return ((slopes - x) ** 2).mean(1)
+
+    made = case("mlp")
+    traces = [
+        run(
+            Case(made.model, made.data, None, evaluate),
+            engine=engine,
+            observables={"all": made.data},
+        )
+        for evaluate in (by_func, by_autograd)
+    ]
+    np.testing.assert_allclose(losses(traces[0])[:, 0], baseline(traces[0])[:, 0], rtol=1e-5)
+    assert_close(*traces, 1e-5)
 
 
 @ENGINES

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from engine import losses, run
+from fastllc import LLCEstimator
 from zoo import Case, N, normal, tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,14 +22,14 @@ INTERRUPTED = "the run was interrupted: the trace holds what there was"
 
 
 class Signalling:
-    """A loss in which somebody presses Ctrl-C, once or more often, in its 30th call."""
+    """A loss in which somebody presses Ctrl-C, once or more often, in one of its calls."""
 
-    def __init__(self, times=1, error=None):
-        self.times, self.error, self.calls, self.passed = times, error, 0, False
+    def __init__(self, times=1, error=None, at=30):
+        self.times, self.error, self.at, self.calls, self.passed = times, error, at, 0, False
 
     def __call__(self, outputs, targets):
         self.calls += 1
-        if self.calls == 30:
+        if self.calls == self.at:
             for _ in range(self.times):
                 signal.raise_signal(signal.SIGINT)
             self.passed = True
@@ -84,6 +85,29 @@ def test_an_error_after_a_signal_is_its_consequence():
     assert 0 < finite(trace).sum() < finite(trace).size
     with pytest.raises(RuntimeError, match="worker exited"):
         run(Case(MODEL, DATA, Signalling(0, loss.error)), engine="vectorised", num_draws=60)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3], ids=["checked", "tried", "compared"])
+def test_what_is_tried_first_comes_to_an_end(at):
+    """Torch imports most of itself at the first gradient: interrupted then, it cannot again."""
+    loss = Signalling(at=at)
+    with pytest.raises(KeyboardInterrupt):
+        run(Case(MODEL, DATA, loss), engine="vectorised")
+    assert loss.passed
+    assert loss.calls == (1 if at == 1 else 3)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings("ignore:the run was interrupted")
+@pytest.mark.parametrize("at", [1, 200], ids=["curvature", "pilot"])
+def test_half_a_pilot_run_chooses_nothing(at):
+    """Its settings would all be told to have diverged."""
+    loss = Signalling(at=at)
+    estimator = LLCEstimator(settings="auto", nbeta=[10.0, 20.0], seed=0, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(MODEL, DATA, loss)
+    assert loss.passed
+    assert loss.calls < 400
 
 
 SCRIPT = """

@@ -184,11 +184,26 @@ def test_persistent_workers_serve_one_key_and_are_refused_for_several():
         (shuffled(4), 10, 4),
         (DataLoader(Squares(), 2, sampler=SubsetRandomSampler(range(4))), 4, 2),
         (LOADERS["batch-sampler"], 10, None),
+        (
+            DataLoader(
+                Squares(), batch_sampler=BatchSampler(SubsetRandomSampler(range(4)), 2, False)
+            ),
+            4,
+            None,
+        ),
         (LOADERS["unsized"], 10, 4),
         (LOADERS["iterable"], None, 4),
         (LOADERS["ready-made"], None, None),
     ],
-    ids=["shuffled", "subset", "batch-sampler", "unsized", "iterable", "ready-made"],
+    ids=[
+        "shuffled",
+        "subset",
+        "batch-sampler",
+        "batches-of-a-subset",
+        "unsized",
+        "iterable",
+        "ready-made",
+    ],
 )
 def test_samples_are_counted_where_that_is_possible(loader, num_samples, batch_size):
     batches = opened(loader)

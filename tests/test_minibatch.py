@@ -68,6 +68,13 @@ def test_batches_that_differ_in_more_than_tensors_are_refused():
         stack([nested(), other])
 
 
+def test_batches_of_several_shapes_are_refused_with_the_way_out():
+    """Padded to their longest sequence, all are alike until a rare one is in a batch."""
+    batches = [{"x": torch.zeros(4, length)} for length in (6, 6, 9)]
+    with pytest.raises(ValueError, match=r"got \(4, 6\) and \(4, 9\): engine='inplace'"):
+        stack(batches)
+
+
 @pytest.mark.parametrize(
     ("batch", "count"),
     [

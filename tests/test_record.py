@@ -1,5 +1,7 @@
 """Series in chunks, and the fates of chains."""
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -78,6 +80,14 @@ def test_series_go_on_from_any_time(times, chunk, first, lost, tail):
     series.flush()
     np.testing.assert_array_equal(target[0], values)
     assert np.isnan(target[1]).all()
+
+
+def test_what_single_precision_does_not_hold_is_infinite_without_a_warning():
+    """As a metric in double precision becomes in the last draws of a chain that runs away."""
+    target = np.full((2, 1), np.nan)
+    series = Series(target, (slice(0, 2),), 2, chunk=1)
+    series.append(torch.tensor([1e39, 1.5], dtype=torch.float64))
+    assert target[:, 0].tolist() == [math.inf, 1.5]
 
 
 def test_a_chain_is_lost_once():

@@ -286,6 +286,17 @@ def test_second_process_is_refused(tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", ["run.json", "position.pt"])
+@pytest.mark.parametrize("left", [b"", b"abc"])
+def test_a_damaged_file_is_named(name, left, tmp_path):
+    """As a machine leaves it that loses power before what was written is on its disk."""
+    path = tmp_path / "run"
+    cases.sample("vectorised", store=path)
+    (path / name).write_bytes(left)
+    with pytest.raises(ValueError, match=rf"got .*{name} that is damaged \(.*\): remove the fol"):
+        cases.sample("vectorised", store=path)
+
+
 def test_foreign_folder_and_file_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=f"store must be a new folder .* {tmp_path} with other"):

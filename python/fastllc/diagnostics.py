@@ -24,6 +24,8 @@ MAX_DRIFT = 3.0
 MIN_ACCEPTANCE = 0.9
 
 _NUM_WINDOWS = 10
+# Of a loss, kept in single precision.
+_ROUNDING = 4 * 2**-23
 _MAX_NAMED = 12
 
 
@@ -60,6 +62,12 @@ def _judge(cell: xr.DataTree, found: xr.Dataset) -> Iterator[str]:
         yield f"diverged and left out: chain {_listed(diverged)}. {fate}"
     yield from _interrupted(cell)
     if not value["num_chains"]:
+        return
+    if float(abs(draws(cell)).max()) <= _ROUNDING * abs(float(cell["init_loss"])):
+        yield (
+            "the loss at every draw is that of the model's own weights, to rounding: the chains "
+            "have not moved. Raise lr."
+        )
         return
     if value["num_chains"] == 1:
         yield "one chain cannot show whether chains agree: run at least 4."
@@ -131,7 +139,7 @@ def _interrupted(cell: xr.DataTree) -> Iterator[str]:
     short = np.setdiff1d(np.flatnonzero(stayed), chains)
     if short.size:
         text += f"; too short and left out: chain {_listed(short)}"
-    yield f"{text}. Run the same call again to go on."
+    yield f"{text}. Where there is a store, the same call goes on."
 
 
 def _dips(cell: xr.DataTree) -> bool:

@@ -182,13 +182,15 @@ def _run(
         except DivergenceError as error:
             trace = error.trace
     assert trace is not None  # the engine's errors have one
+    if trace.attrs["interrupted"]:  # half a pilot says nothing
+        raise KeyboardInterrupt
     return trace
 
 
 def _num_weights(model: nn.Module, sampling: Sampling) -> int:
     masks = sampling.mask or {}
     return sum(
-        int(masks[name].count_nonzero()) if name in masks else p.numel()
+        int(masks[name].expand(p.shape).count_nonzero()) if name in masks else p.numel()
         for name, p in trainable(model).items()
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -99,6 +100,9 @@ class Checkpoints:
                 "checkpoints must be a list or a mapping of state dicts or modules, "
                 f"got {type(given).__name__}"
             )
+        for name in self.names:
+            if not isinstance(name, (str, Real)):
+                raise TypeError(f"checkpoints must have names or numbers, got {name!r}")
         if not given:
             raise ValueError("checkpoints must hold at least one state dict, got none")
         self._weights = [

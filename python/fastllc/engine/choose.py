@@ -193,7 +193,11 @@ def _try(
     grads = torch.autograd.grad(loss, params, allow_unused=True)
     load(checkpoints[0])
     found = [(loss.detach(), losses[1])]
-    for own, leaf in zip(grads, walkers.leaves, strict=True):
+    pairs = list(zip(grads, walkers.leaves, strict=True))
+    # Where the loss is tiny, such a gradient is within the tolerance below.
+    if any(own is not None and leaf.grad is None for own, leaf in pairs):  # type: ignore[redundant-expr]
+        raise _Refused("weights reach the loss on a way that stacked ones cannot take")
+    for own, leaf in pairs:
         zero = torch.zeros_like(leaf.detach()[1])
         found.append(
             (

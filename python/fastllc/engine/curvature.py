@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastllc.engine.checkpoints import trainable
 from fastllc.engine.data import Data, open_data
+from fastllc.engine.interrupts import heard_between
 from fastllc.engine.objective import Evaluate, LossFn, Objective
 from fastllc.engine.rng import seeded_rng
 from fastllc.engine.snapshot import preserved
@@ -64,6 +65,7 @@ def largest_curvature(
         torch.enable_grad(),
         preserved(model) as load,
         seeded_rng(0, device, batches.generators),
+        heard_between() as check,
     ):
         load({})
         batch = next(iter(batches.full_pass(_SAMPLES)))
@@ -74,6 +76,7 @@ def largest_curvature(
         v = [torch.randn(p.shape).to(p) for p in leaves]
         curvature = 0.0
         for _ in range(_ITERATIONS):
+            check()
             v = [x if m is None else x * m for x, m in zip(v, masks, strict=True)]
             size = _norm(v)
             if not size > 0:

@@ -121,7 +121,7 @@ def _per_sample(objective: Objective, batches: Batches) -> Tensor | None:
     found = []
     for batch in batches.full_pass(_at_once(objective, batches)):
         try:
-            losses = objective(batch, per_sample=True).float()
+            losses = objective(batch, per_sample=True).detach().float()
             mean = objective(batch)
         except REFUSALS:
             return None
@@ -148,7 +148,11 @@ def _at_once(objective: Objective, batches: Batches) -> int:
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
-        objective(batch)
     size = batches.batch_size or 1
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept)
+    try:
+        with torch.enable_grad(), hooks:
+            objective(batch)
+    except REFUSALS:  # of torch.func.grad, which takes no such hooks
+        return size
     return max(size, min(_AT_ONCE, size * _ROOM // kept))

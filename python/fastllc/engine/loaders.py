@@ -133,8 +133,10 @@ def _num_samples(loader: DataLoader[Any]) -> int | None:
         return None
     if isinstance(loader.dataset, IterableDataset):
         return total
+    # Beside a batch sampler of the caller's the loader's own sampler is idle, and has all samples.
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     try:
         # A subset sampler sees fewer samples than the dataset holds.
-        return min(total, len(loader.sampler))  # type: ignore[arg-type]
+        return min(total, len(sampler))  # type: ignore[arg-type]
     except TypeError:
         return total

@@ -72,7 +72,16 @@ def stack(batches: Sequence[Batch]) -> Batch:
         raise ValueError(
             "data must yield batches that are alike in all but tensors, for chains to be stacked"
         )
-    return map_tensors(lambda *tensors: torch.stack(tensors), *batches)
+
+    def together(*tensors: Tensor) -> Tensor:
+        if len(shapes := sorted({tuple(tensor.shape) for tensor in tensors})) > 1:
+            raise ValueError(
+                "data must yield batches of one shape for chains to be stacked, "
+                f"got {shapes[0]} and {shapes[1]}: engine='inplace' walks chain by chain"
+            )
+        return torch.stack(tensors)
+
+    return map_tensors(together, *batches)
 
 
 def unpack(batch: Batch) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Batch]]:

@@ -51,7 +51,8 @@ class Observed:
 
     def losses(self, per_sample: Callable[[Batch], Tensor]) -> Tensor:
         """Return the loss of every sample, [K, sample], from a function of a batch of them."""
-        return torch.cat([per_sample(batch).float() for batch in self.batches], dim=-1)
+        # A loss that differentiates by itself may return what has a gradient.
+        return torch.cat([per_sample(batch).detach().float() for batch in self.batches], dim=-1)
 
 
 def open_observables(

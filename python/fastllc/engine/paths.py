@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 import torch
 
 __all__ = ["one_path"]
+
+_lock = threading.Lock()
+_before: list[bool] = []
 
 
 @contextmanager
@@ -25,11 +29,15 @@ def one_path() -> Iterator[None]:
     ...     torch.backends.mha.get_fastpath_enabled()
     False
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop because", UserWarning)
-        torch.backends.mha.set_fastpath_enabled(False)
+        with _lock:
+            _before.append(torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+            with _lock:  # what the first of several threads found, once the last one is done
+                fast = _before.pop()
+                if not _before:
+                    torch.backends.mha.set_fastpath_enabled(fast)

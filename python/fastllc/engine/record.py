@@ -99,7 +99,8 @@ class Series:
         if self._buffer.device != values.device:
             self._buffer = self._buffer.to(values.device)
         if values.device.type == "cpu":  # numpy writes a column in 2 us, torch in 10
-            self._buffer.numpy()[:, self._next % self._chunk] = values.numpy()
+            # What single precision does not hold, of chains that run away, numpy warns of.
+            self._buffer.numpy()[:, self._next % self._chunk] = values.float().numpy()
         else:
             self._buffer[:, self._next % self._chunk] = values
         self._next += 1

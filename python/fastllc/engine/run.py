@@ -17,6 +17,7 @@ from fastllc.engine.data import Data, open_data
 from fastllc.engine.fingerprint import fingerprint
 from fastllc.engine.heap import keep_freed
 from fastllc.engine.initial import initial_losses
+from fastllc.engine.interrupts import heard_between
 from fastllc.engine.job import Job
 from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Evaluate, LossFn, Objective
@@ -72,7 +73,9 @@ def run(
         ExitStack() as at_end,
     ):
         load(checkpoints[0])
-        with closing(batches.stream([seed])) as stream:
+        # Torch imports 800 modules at the first gradient of a process: of 9 that were interrupted
+        # then, 5 could not compute any more.
+        with heard_between(), closing(batches.stream([seed])) as stream:
             objective.check(next(stream).batch, list(params.values()))
         load(checkpoints[0])
         observables = open_observables(sampling.observables, device)
@@ -103,17 +106,18 @@ def run(
         engine, chunk = sampling.engine, sampling.chunk_size
         if store is not None and store.position is not None:
             engine, chunk = store.about["engine"], store.about["chunk_size"]
-        choice = choose(
-            engine,
-            objective,
-            checkpoints,
-            batches,
-            (sampling.make_sampler(params, 0, setting) for setting in settings),
-            load,
-            num_chains=len(checkpoints) * len(settings) * sampling.num_chains,
-            shared=sampling.shared_batches,
-            chunk=chunk,
-        )
+        with heard_between():
+            choice = choose(
+                engine,
+                objective,
+                checkpoints,
+                batches,
+                (sampling.make_sampler(params, 0, setting) for setting in settings),
+                load,
+                num_chains=len(checkpoints) * len(settings) * sampling.num_chains,
+                shared=sampling.shared_batches,
+                chunk=chunk,
+            )
         numeric = sampling.init_loss not in ("full", "paired")
         # Seeded again: what was done until here may differ when a run goes on.
         with seeded_rng(seed, device, batches.generators):

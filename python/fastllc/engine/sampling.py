@@ -345,7 +345,8 @@ def sample(
         ``loss_fn(outputs, targets)``, for data that come as pairs.
     evaluate : callable, optional
         ``evaluate(model, batch)``, for any other. Either returns the batch mean as a scalar, or one
-        loss per sample of shape [batch].
+        loss per sample of shape [batch]. Losses at w* are computed under `torch.no_grad`: one that
+        calls `torch.autograd.grad` by itself does so under `torch.enable_grad`.
     checkpoints : sequence or mapping of state dict or nn.Module, optional
         Weights that chains start from, instead of the model's own.
     **settings

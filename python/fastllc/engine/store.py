@@ -226,7 +226,8 @@ class Store:
                     f"store must be a new folder or that of a run, got {self.path} with other files"
                 )
             return
-        about = json.loads((self.path / _ABOUT).read_text())
+        with _whole(self.path / _ABOUT) as file:
+            about = json.loads(file.read_text())
         kept, here = about["fingerprint"], machine()
         alike = about["machine"] == here
         if found := differences(kept, {"seed": kept["seed"], **made_of}, alike=alike):
@@ -234,7 +235,8 @@ class Store:
                 f"store must hold the run that is asked for, got {self.path} of another: "
                 f"{'; '.join(found)}"
             )
-        self.about, self.position = about, Position(**_load(self.path / _POSITION))
+        with _whole(self.path / _POSITION) as file:
+            self.about, self.position = about, Position(**_load(file))
 
     def _tidy(self) -> None:
         """Remove what a process that was killed had not finished, and nothing else."""
@@ -291,6 +293,20 @@ def _naming(path: Path) -> Iterator[None]:
             error.errno,
             f"store must be a folder that can be read and written, got {path}: {error.strerror}. "
             "What was saved there before is kept",
+        ) from error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Name a file that cannot be made sense of, such as the loss of power leaves."""
+    try:
+        yield path
+    except OSError:
+        raise
+    except Exception as error:  # of torch.load anything
+        raise ValueError(
+            f"store must hold a run that can be read, got {path} that is damaged "
+            f"({type(error).__name__}): remove the folder to begin anew"
         ) from error
 
 
