@@ -180,3 +180,24 @@ def test_wrong_shapes_are_refused():
 
 def test_other_operations_are_not_met():
     check(lambda x: torch.sin(x), randn(K, 4), met=False)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("padding", [0, 3, -1, None])
+def test_embeddings_give_padding_no_gradient(padding, shared):
+    """As one chain's own call does, which vmap does not, of the second chain on."""
+    weight, index = randn(K, 5, 4), torch.tensor([[0, 1, 4], [3, 3, 0], [4, 0, 2]])
+
+    def loss(index, weight):
+        return F.embedding(index, weight, padding_idx=padding).square().sum()
+
+    own, together = leaf(weight), leaf(weight)
+    expected = [loss(index[0 if shared else k], own[k]) for k in range(K)]
+    if shared:
+        found = taken(lambda weight: loss(index[0], weight), Shortcuts(), together)
+    else:
+        found = taken(loss, Shortcuts(), index, together)
+    torch.testing.assert_close(found, torch.stack(expected))
+    torch.stack(expected).sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(together.grad, own.grad)
