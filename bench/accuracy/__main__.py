@@ -28,7 +28,7 @@ def main(argv: Sequence[str] = ()) -> int:
         "--only", nargs="+", choices=CELLS, default=[], metavar="CLASS/WAY",
         help=f"of {', '.join(map(repr, CELLS))}",
     )  # fmt: skip
-    parser.add_argument("--large", action="store_true", help="the class 100K too, hours")
+    parser.add_argument("--large", action="store_true", help="the class 100K too, an hour")
     parser.add_argument("--networks", type=int, default=10**9, help="at most, of a class and way")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no estimate after these")
     parser.add_argument("--json", type=Path, default=RESULTS, help="results (%(default)s)")
