@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from fastllc.engine.minibatch import Batch, Minibatch
 from fastllc.engine.objective import Objective
+from fastllc.engine.products import ByOneDNN
 from fastllc.engine.snapshot import is_expanded
 from fastllc.mala import mala_acceptance
 from fastllc.samplers.metrics import Metrics
@@ -41,6 +43,8 @@ class InPlaceWalkers:
         are kept once.
     key : int
         Of the model's own randomness.
+    products : ByOneDNN, optional
+        Entered for each gradient.
     """
 
     def __init__(
@@ -50,12 +54,14 @@ class InPlaceWalkers:
         optimizer: torch.optim.Optimizer,
         anchors: Mapping[str, Tensor],
         key: int,
+        products: ByOneDNN | None = None,
     ) -> None:
         self._objective = objective
         self._params = list(params.values())
         self._anchors = [anchors[name] for name in params]
         self._optimizer = optimizer
         self._key = key
+        self._products = products or nullcontext()
         self.device = self._params[0].device
         self.corrected = isinstance(optimizer, MALA)
         if isinstance(optimizer, Sampler):
@@ -69,10 +75,11 @@ class InPlaceWalkers:
         for p in self._params:
             p.grad = None
         found = []
-        for minibatch in minibatches:
-            loss = self._objective(minibatch.batch)
-            torch.autograd.backward(loss / len(minibatches), inputs=self._params)
-            found.append(loss.detach())
+        with self._products:
+            for minibatch in minibatches:
+                loss = self._objective(minibatch.batch)
+                torch.autograd.backward(loss / len(minibatches), inputs=self._params)
+                found.append(loss.detach())
         return torch.stack(found).mean(0, keepdim=True)
 
     def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from fastllc.engine.inplace import InPlaceWalkers
 from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Objective
 from fastllc.engine.observables import Observed
+from fastllc.engine.products import ByOneDNN
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.study import Box, Chain, Study
 from fastllc.engine.vectorised import VectorisedWalkers
@@ -32,6 +33,7 @@ class Job:
     Attributes
     ----------
     settings : the grid
+    products : in what gradients are computed, if that is faster
     corrected : whether Metropolis' test of `MALA` corrects the steps
     load : puts the model to weights
     watch : called at each draw with each chain that moves and its w - w0, [d]
@@ -48,6 +50,7 @@ class Job:
     observables: dict[str, Observed]
     initial: Initial
     choice: Choice
+    products: ByOneDNN | None
     corrected: bool
     load: Callable[[Mapping[str, Tensor]], None]
     watch: Callable[[Chain, Tensor], None] | None
@@ -78,6 +81,7 @@ class Job:
             engine=self.choice.engine,
             engine_reason=self.choice.reason,
             chunk_size=self.choice.chunk,
+            products="torch" if self.products is None else "oneDNN",
             corrected=self.corrected,
             init_loss="paired" if self.paired else "full" if isinstance(given, str) else given,
             **({} if self.axes.grid else self.settings[0]),
@@ -96,6 +100,7 @@ class Job:
                 [self.study.key(c) for c in chains],
                 compiled=self.sampling.compile,
                 captured=self.sampling.capture,
+                products=self.products,
             )
         (chain,) = chains
         start = self.checkpoints[chain.checkpoint]
@@ -103,7 +108,7 @@ class Job:
         params = trainable(self.objective.model)
         key = self.study.key(chain)
         sampler = self.sampling.make_sampler(params, key, self.settings[chain.setting])
-        return InPlaceWalkers(self.objective, params, sampler, start, key)
+        return InPlaceWalkers(self.objective, params, sampler, start, key, self.products)
 
     def written(self, step: int) -> dict[str, int]:
         """Return how many values there are of each series before a step."""

@@ -23,6 +23,7 @@ from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Evaluate, LossFn, Objective
 from fastllc.engine.observables import open_observables
 from fastllc.engine.paths import one_path
+from fastllc.engine.products import faster_products
 from fastllc.engine.rng import seeded_rng
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
@@ -76,7 +77,9 @@ def run(
         # Torch imports 800 modules at the first gradient of a process: of 9 that were interrupted
         # then, 5 could not compute any more.
         with heard_between(), closing(batches.stream([seed])) as stream:
-            objective.check(next(stream).batch, list(params.values()))
+            batch = next(stream).batch
+            objective.check(batch, list(params.values()))
+            products = faster_products(objective, batch)
         load(checkpoints[0])
         observables = open_observables(sampling.observables, device)
         store = None
@@ -143,6 +146,7 @@ def run(
             observables,
             initial,
             choice,
+            products,
             isinstance(sampling.make_sampler(params, 0, settings[0]), MALA),
             load,
             watch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastllc.engine.functional import Slots, batched
 from fastllc.engine.graphs import Recorded
 from fastllc.engine.minibatch import Batch, Minibatch, map_tensors
 from fastllc.engine.objective import Objective
+from fastllc.engine.products import ByOneDNN
 from fastllc.engine.shortcuts import Shortcuts
 from fastllc.kernels import on_device
 from fastllc.samplers.device_stack import DeviceStack
@@ -52,6 +54,8 @@ class VectorisedWalkers:
         Whether losses and gradients are `Compiled`.
     captured : bool
         Whether the gradient is recorded as a CUDA graph and replayed.
+    products : ByOneDNN, optional
+        Entered for each gradient that is not compiled.
     """
 
     def __init__(
@@ -65,8 +69,10 @@ class VectorisedWalkers:
         *,
         compiled: bool = False,
         captured: bool = False,
+        products: ByOneDNN | None = None,
     ) -> None:
         self._objective = objective
+        self._products = products or nullcontext()
         self._slots = Slots(objective.model)
         anchors = checkpoints.anchors(chosen)
         self._anchors = list(anchors.values())
@@ -117,11 +123,12 @@ class VectorisedWalkers:
         for leaf in self.leaves:
             leaf.grad = None
         found = []
-        for batch, _, stacked in minibatches:
-            losses = self._losses(self._tensors, batch, stacked)
-            share = torch.full_like(losses, 1 / len(minibatches))
-            torch.autograd.backward(losses, share, inputs=self.leaves)
-            found.append(losses.detach())
+        with self._products:
+            for batch, _, stacked in minibatches:
+                losses = self._losses(self._tensors, batch, stacked)
+                share = torch.full_like(losses, 1 / len(minibatches))
+                torch.autograd.backward(losses, share, inputs=self.leaves)
+                found.append(losses.detach())
         return found
 
     def move(self, step: int, active: NDArray[np.bool_]) -> NDArray[np.bool_]:
