@@ -79,7 +79,6 @@ def run(
         with heard_between(), closing(batches.stream([seed])) as stream:
             batch = next(stream).batch
             objective.check(batch, list(params.values()))
-            products = faster_products(objective, batch)
         load(checkpoints[0])
         observables = open_observables(sampling.observables, device)
         store = None
@@ -121,6 +120,7 @@ def run(
                 shared=sampling.shared_batches,
                 chunk=chunk,
             )
+            products = faster_products(objective, batch)
         numeric = sampling.init_loss not in ("full", "paired")
         # Seeded again: what was done until here may differ when a run goes on.
         with seeded_rng(seed, device, batches.generators):
