@@ -10,6 +10,7 @@ import torch
 
 import fake_device
 from fastllc import build_info
+from fastllc.engine import products
 from fastllc.kernels import cuda
 from helpers import OWN, SAMPLERS
 
@@ -22,6 +23,14 @@ hypothesis.settings.load_profile("no deadline")
 def seed() -> None:
     """What a test draws from torch's generator is the same alone, in any order and each time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def alike() -> None:
+    """A loss is called as often, and gradients have the same bits, on processors of any kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "_halved", lambda: False)
+        yield
 
 
 @pytest.fixture

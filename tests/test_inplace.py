@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from engine import SHORT, assert_same, losses, run
 from fastllc import DivergenceError, sample, summarize
-from fastllc.engine import products
 from fastllc.peers import TorchSGLD
 from zoo import CASES, Case, N, case, normal, tokens
 
@@ -132,8 +131,7 @@ def test_a_run_does_not_depend_on_the_caller_s_random_state():
     assert_same(run(Case(noisy(), DATA, cross_entropy), engine="inplace"), first)
 
 
-def test_statistics_move_while_a_chain_walks(monkeypatch):
-    monkeypatch.setattr(products, "_halved", lambda: False)  # no trial, on any processor
+def test_statistics_move_while_a_chain_walks():
     seen = []
 
     def evaluate(model, batch):
