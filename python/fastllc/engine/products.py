@@ -72,10 +72,8 @@ class ByOneDNN(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _suit(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
-    if bias is not None:
-        (*chains, m, _), n = a.shape, b.shape[-1]
-        if bias.shape not in ([(*chains, 1, n), (*chains, m, 1)] if chains else [(n,)]):
-            return False
+    if bias is not None and a.ndim == 2 and bias.shape != b.shape[1:]:
+        return False
     return all(t.dtype == torch.float32 and t.device.type == "cpu" and _has_rows(t) for t in (a, b))
 
 
@@ -86,16 +84,17 @@ def _has_rows(matrix: Tensor) -> bool:
 
 
 def _multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    found: Tensor
     if a.ndim == 2:
-        found = torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, bias, "none", [], "")
         return found
-    if bias is not None and bias.shape[1:] != (1, b.shape[2]):  # as vmap turns a layer around
-        return _multiply(b.mT, a.mT, bias.mT).mT
+    # One after another, each put into its place while it is in the cache.
     found = a.new_empty(len(a), a.shape[1], b.shape[2])
-    rows = [None] * len(a) if bias is None else bias[:, 0]
-    for product, *factors in zip(found, a, b, rows, strict=True):
-        product.copy_(_multiply(*factors))  # while it is in the cache, as torch.stack's are not
+    if bias is None:
+        for place, *factors in zip(found, a, b, strict=True):
+            place.copy_(_multiply(*factors))
+    else:
+        for place, *factors, c in zip(found, a, b, bias.expand_as(found), strict=True):
+            torch.add(_multiply(*factors), c, out=place)
     return found
 
 
