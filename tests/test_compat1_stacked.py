@@ -25,6 +25,8 @@ from fastllc.compat.devinterp1.optim import SGLD, SGMCMC, SGNHT
 from fastllc.compat.devinterp1.optim.prior import GaussianPrior, Prior
 from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order, of_losses
 from fastllc.compat.devinterp1.slt.llc import LLCEstimator
+from fastllc.compat.devinterp1.slt.mala import MalaAcceptanceRate
+from fastllc.compat.devinterp1.slt.norms import GradientNorm
 from fastllc.compat.devinterp1.slt.sampler import (
     sample,
 )
@@ -84,6 +86,24 @@ def test_stacked_chains_are_shown_as_they_would_be_one_by_one(method, engines, m
         # All chains are one here: what is relative to their spread is rounding.
         elif not any(word in name for word in ("std", "z_scores", "thresholded")):
             np.testing.assert_allclose(stacked[name], value, rtol=2e-3, atol=1e-6, err_msg=name)
+
+
+def test_drifts_by_a_running_mean_are_told_in_turn(engines):
+    """The mean square is the sampler's own, which views of stacked chains have not."""
+    model, data = classifier()
+    for callbacks in ([MalaAcceptanceRate(CHAINS, DRAWS, 1e-4, nbeta=10.0)], []):
+        found = sample(
+            model,
+            loader_of(data),
+            [*callbacks, GradientNorm(CHAINS, DRAWS)],
+            evaluate_ce,
+            SGMCMC.rmsprop_sgld,
+            {"lr": 1e-4, "nbeta": 10.0},
+            **SHORT,
+        )
+        if callbacks:
+            assert 0 < found["mala_accept/mean"] < 1
+    assert engines == ["one by one", "stacked"]
 
 
 def test_views_of_stacked_chains_are_the_chains(engines):

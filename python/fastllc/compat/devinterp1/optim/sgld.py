@@ -140,9 +140,10 @@ class SGLD(Telling, Fused):
         scale, aways = group["localization"], [part.distance for part in parts]
         if self.told & {"dws", "localization_loss"}:
             scale, aways = 1.0, [part.masked(part.distance) for part in parts]
-            self.localization_loss = (
-                self.localization_loss + group["localization"] / 2 * norm(aways).square()
-            )
+            for away in aways:
+                squares = away.square().reshape(*away.shape[: self.stacked], -1)
+                loss = group["localization"] / 2 * squares.sum(-1)
+                self.localization_loss = self.localization_loss + loss
         if "distance" in self.told:
             group["distance"] = scale * norm(aways)
         if "grad_norm" in self.told:

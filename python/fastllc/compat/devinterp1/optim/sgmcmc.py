@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -255,7 +256,12 @@ class SGMCMC(Telling):
             scale = 0.5 * group["lr"] * group["nbeta"]
             metrics["grad_norm"] = scale * norm(part.param.grad for part in parts)
         if metrics.keys() & {"distance", "localization_loss"} and hasattr(prior, "distance_sq"):
-            squared = sum(prior.distance_sq(p.param.detach(), self.state[p.param]) for p in parts)
+            squared = sum(
+                self.of_each(
+                    partial(prior.distance_sq, state=self.state[p.param]), p.param.detach()
+                )
+                for p in parts
+            )
             if "distance" in metrics:
                 metrics["distance"] = torch.as_tensor(squared).sqrt()
             if "localization_loss" in metrics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -51,6 +51,7 @@ class Telling(Sampler):
     tellable: ClassVar[frozenset[str]] = frozenset()
     _hooks: Sequence[RemovableHandle] = ()
     _key: int | None = None  # of the last step's noise
+    stacked = False  # whether chains are the first dimension of its parameters
 
     def tell(self, names: Iterable[str]) -> None:
         """Keep these from now on.
@@ -115,6 +116,10 @@ class Telling(Sampler):
     def tell_after(self, index: int, group: dict[str, Any], parts: list[Part]) -> None:
         """Keep what is told of a group's noise and new weights."""
 
+    def of_each(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        """Return a function of values, or where chains are stacked of those of each."""
+        return torch.func.vmap(function)(values) if self.stacked else function(values)
+
     def noises(self, group: Mapping[str, Any], parts: Sequence[Part]) -> list[Tensor]:
         """Return the noise of the last step, of deviation ``noise_level``, by its address."""
         return [
@@ -136,11 +141,9 @@ class Telling(Sampler):
                 continue
             w, w0 = param.detach(), self.state[param]["initial_param"]
             distance = torch.zeros_like(w) if w0 is None else w - w0
-            drift = (
-                group["nbeta"] * param.grad
-                + group["localization"] * distance
-                + group["weight_decay"] * w
-            )
+            drift = group["nbeta"] * param.grad + group["localization"] * distance
+            if group["weight_decay"] != 0:
+                drift += group["weight_decay"] * w
             mask = group["mask"][at] if group["mask"] else None
             yield Part(at, param, mask, distance, drift)
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-__all__ = ["SamplerCallback", "any_order", "of_losses", "validate_callbacks"]
+__all__ = [
+    "SamplerCallback",
+    "all_at_once",
+    "any_order",
+    "by_chain",
+    "of_losses",
+    "validate_callbacks",
+]
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -92,6 +100,41 @@ def any_order(call: Call) -> Call:
     """
     call.sees = "views"  # type: ignore[attr-defined]
     return call
+
+
+def all_at_once(call: Call) -> Call:
+    """Mark a callback's `__call__` that takes one chain, or all together where they are stacked.
+
+    Then ``chain`` is the list of their numbers, and ``loss``, parameters, gradients and what the
+    optimizer tells have the chains as a first dimension; see `by_chain`. What a chain that was lost
+    is told from there on has no meaning: `SamplerCallback.lose` comes afterwards.
+
+    Examples
+    --------
+    >>> class Norms(SamplerCallback):
+    ...     @all_at_once
+    ...     def __call__(self, chain, draw, model, **kwargs):
+    ...         pass
+    >>> Norms.__call__.sees
+    'stacks'
+    """
+    call.sees = "stacks"  # type: ignore[attr-defined]
+    return call
+
+
+def by_chain(chain: int | list[int], tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return what a callback that is marked `all_at_once` sees of tensors, [chain, numel] each.
+
+    Examples
+    --------
+    >>> by_chain(3, [torch.ones(2, 2)])
+    [tensor([[1., 1., 1., 1.]])]
+    >>> by_chain([3, 4], [torch.ones(2, 2)])
+    [tensor([[1., 1.],
+            [1., 1.]])]
+    """
+    chains = len(chain) if isinstance(chain, list) else 1
+    return [tensor.detach().reshape(chains, -1) for tensor in tensors]
 
 
 def validate_callbacks(callbacks: Sequence[Callable[..., Any]]) -> bool:

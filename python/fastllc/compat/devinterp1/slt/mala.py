@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order
+from fastllc.compat.devinterp1.slt.callback import SamplerCallback, all_at_once, by_chain
 from fastllc.compat.devinterp1.slt.llc import kept
 
 __all__ = ["MalaAcceptanceRate", "mala_acceptance_probability"]
@@ -32,9 +32,6 @@ def mala_acceptance_probability(
 
     .. math:: \min\left(1, \exp\left(U - U' + \frac{\|w' - w + \frac{\epsilon}{2} D\|^2
               - \|w - w' + \frac{\epsilon}{2} D'\|^2}{2\epsilon}\right)\right).
-
-    In the precision of its arguments: the two squares cancel, so that single precision is off by
-    1e-7 of their size, which is far more than 1e-7 of the probability.
 
     Parameters
     ----------
@@ -59,20 +56,24 @@ def mala_acceptance_probability(
     if torch.as_tensor(current_loss).isnan().any():
         return math.nan
     w, drift, there, drift_there = (
-        each if isinstance(each, list) else [each]
+        torch.cat(by_chain(0, each if isinstance(each, list) else [each]), dim=1)
         for each in (prev_params, prev_grads, current_params, current_grads)
     )
-    back = _log_proposal(there, drift_there, w, learning_rate)
-    forth = _log_proposal(w, drift, there, learning_rate)
-    return min(1.0, torch.exp(back - forth + prev_loss - current_loss))
+    (found,) = _acceptance(w, drift, prev_loss, there, drift_there, current_loss, learning_rate)
+    return min(1.0, found.to(w.dtype))
 
 
-def _log_proposal(at: list[Tensor], drift: list[Tensor], to: list[Tensor], lr: Any) -> Any:
-    """Return the log density of a step between two points, up to a constant."""
-    return -sum(
-        (y - x + lr * 0.5 * d).square().sum() / (2 * lr)
-        for x, d, y in zip(at, drift, to, strict=True)
-    )
+def _acceptance(
+    w: Tensor, drift: Tensor, energy: Any, there: Tensor, drift_there: Tensor, other: Any, lr: Any
+) -> Tensor:
+    """Return the probabilities of chains, [chain], from points and drifts, [chain, d].
+
+    The squares are multiplied out: their difference would be lost in the rounding of themselves.
+    """
+    halves = (there - w) / 2 + lr / 8 * (drift - drift_there)
+    apart = (halves * (drift + drift_there)).sum(dim=1, dtype=torch.float64)
+    found: Tensor = torch.exp(apart + energy - other).clamp(max=1)
+    return found
 
 
 class MalaAcceptanceRate(SamplerCallback):
@@ -112,31 +113,39 @@ class MalaAcceptanceRate(SamplerCallback):
         self.num_chains, self.num_draws = num_chains, num_draws
         self.learning_rate, self.nbeta = learning_rate, nbeta
         self.mala_acceptance_rate = torch.zeros((num_chains, num_draws - 1), device=device)
-        self._before: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self._reached: dict[int, Tensor] = {}
+        self._before: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._reached: dict[str, Tensor] = {}
 
-    @any_order
+    @all_at_once
     def __call__(
-        self, chain: int, draw: int, model: nn.Module, loss: Tensor, optimizer: Any, **kwargs: Any
+        self,
+        chain: int | list[int],
+        draw: int,
+        model: nn.Module,
+        loss: Tensor,
+        optimizer: Any,
+        **kwargs: Any,
     ) -> None:
         """Take in a draw."""
         self.update(chain, draw, model, loss, optimizer)
 
-    def update(self, chain: int, draw: int, model: nn.Module, loss: Tensor, optimizer: Any) -> None:
+    def update(
+        self, chain: int | list[int], draw: int, model: nn.Module, loss: Tensor, optimizer: Any
+    ) -> None:
         """Take in a draw: where its step began, with loss and drift there, is the one before's end.
 
         The first two draws have no probability: of the first it is not kept where it began.
         """
-        drift = _flat(optimizer.dws)
-        energy = (loss * self.nbeta + optimizer.localization_loss).double()
-        here = self._reached.get(chain)
+        drift = _flat(chain, optimizer.dws)
+        energy = (loss * self.nbeta + optimizer.localization_loss).double().reshape(-1)
+        whose = str(chain)
+        here = self._reached.get(whose)
         if draw > 1 and here is not None:
-            self.mala_acceptance_rate[chain, draw - 1] = mala_acceptance_probability(
-                *self._before[chain], here, drift, energy, self.learning_rate
-            )
+            rates = _acceptance(*self._before[whose], here, drift, energy, self.learning_rate)
+            self.mala_acceptance_rate[chain, draw - 1] = rates.to(self.mala_acceptance_rate)
         if here is not None:
-            self._before[chain] = here, drift, energy
-        self._reached[chain] = _flat([p for p in model.parameters() if p.requires_grad])
+            self._before[whose] = here, drift, energy
+        self._reached[whose] = _flat(chain, [p for p in model.parameters() if p.requires_grad])
 
     def lose(self, chain: int, draw: int) -> None:
         """Keep NaN of a chain from this draw on."""
@@ -153,5 +162,5 @@ class MalaAcceptanceRate(SamplerCallback):
         }
 
 
-def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten() for tensor in tensors]).double()
+def _flat(chain: int | list[int], tensors: list[Tensor]) -> Tensor:
+    return torch.cat(by_chain(chain, tensors), dim=1)

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order
+from fastllc.compat.devinterp1.slt.callback import (
+    SamplerCallback,
+    all_at_once,
+    any_order,
+    by_chain,
+)
 
 __all__ = ["GradientNorm", "NoiseNorm", "WeightNorm"]
 
@@ -40,10 +45,11 @@ class _Norms(SamplerCallback):
         self._norms = torch.zeros((num_chains, num_draws), device=device)
         setattr(self, f"{self.name}_norms", self._norms)
 
-    def keep(self, chain: int, draw: int, tensors: Iterable[Tensor]) -> None:
+    def keep(self, chain: int | list[int], draw: int, tensors: Iterable[Tensor]) -> None:
         """Take in the tensors of a draw."""
-        norms = torch._foreach_norm([t.detach() for t in tensors], self.p_norm)
-        self._norms[chain, draw] = torch.stack(norms).square().sum() ** (1 / self.p_norm)
+        rows = by_chain(chain, tensors)
+        norms = torch.stack([torch.linalg.vector_norm(row, self.p_norm, dim=1) for row in rows])
+        self._norms[chain, draw] = norms.square().sum(0).to(self._norms) ** (1 / self.p_norm)
 
     def lose(self, chain: int, draw: int) -> None:
         """Keep NaN of a chain from this draw on."""
@@ -74,12 +80,12 @@ class WeightNorm(_Norms):
     name = "weight"
     weight_norms: Tensor
 
-    @any_order
-    def __call__(self, chain: int, draw: int, model: nn.Module, **kwargs: Any) -> None:
+    @all_at_once
+    def __call__(self, chain: int | list[int], draw: int, model: nn.Module, **kwargs: Any) -> None:
         """Take in a draw."""
         self.update(chain, draw, model)
 
-    def update(self, chain: int, draw: int, model: nn.Module) -> None:
+    def update(self, chain: int | list[int], draw: int, model: nn.Module) -> None:
         """Take in the model at a draw."""
         self.keep(chain, draw, model.parameters())
 
@@ -90,12 +96,12 @@ class GradientNorm(_Norms):
     name = "gradient"
     gradient_norms: Tensor
 
-    @any_order
-    def __call__(self, chain: int, draw: int, optimizer: Any, **kwargs: Any) -> None:
+    @all_at_once
+    def __call__(self, chain: int | list[int], draw: int, optimizer: Any, **kwargs: Any) -> None:
         """Take in a draw."""
         self.update(chain, draw, optimizer.param_groups)
 
-    def update(self, chain: int, draw: int, param_groups: list[dict[str, Any]]) -> None:
+    def update(self, chain: int | list[int], draw: int, param_groups: list[dict[str, Any]]) -> None:
         """Take in the gradients at a draw."""
         moved = [(g["lr"], p) for g in param_groups for p in g["params"] if p.grad is not None]
         self.keep(chain, draw, (0.5 * lr * p.grad for lr, p in moved))

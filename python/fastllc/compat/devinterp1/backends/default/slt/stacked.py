@@ -23,12 +23,16 @@ from fastllc.engine.choose import MAX_WEIGHTS, CannotStackError
 from fastllc.engine.minibatch import to_device
 from fastllc.engine.sampling import Sampling
 from fastllc.errors import DivergenceError, DivergenceWarning
+from fastllc.samplers.preconditioned import RMSpropSGLD
 
 __all__ = ["sample_stacked", "sees"]
 
 
 def sees(callback: Any) -> str | None:
-    """Return what a callback looks at: "losses", "views" of chains, or, None, a model in place."""
+    """Return what a callback looks at: "losses", "views" or "stacks" of chains; or None.
+
+    That is a model in place.
+    """
     if getattr(callback, "eval_field", "loss") != "loss":
         return None
     found: str | None = getattr(type(callback).__call__, "sees", None)
@@ -76,15 +80,15 @@ def sample_stacked(
     model = deepcopy(model).to(device).train()
     if _counts(model, evaluate, to_device(next(iter(loader)), device)):
         return None
-    sampler = make_optimizer(sampling_method, model, optimizer_kwargs, optimize_over)
+    sampler = make_optimizer(sampling_method, model, optimizer_kwargs, optimize_over, callbacks)
     if not (isinstance(sampler, Telling) and _stackable(sampler)):
         return None
     sampler.hush()
 
-    def make(view: nn.Module) -> Any:
+    def make(view: nn.Module, seeing: Sequence[Callable[..., Any]]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what was warned above
-            return make_optimizer(sampling_method, view, optimizer_kwargs, optimize_over, callbacks)
+            return make_optimizer(sampling_method, view, optimizer_kwargs, optimize_over, seeing)
 
     group = sampler.param_groups[0]
     batch_size = getattr(loader, "batch_size", None) or 1
@@ -107,8 +111,11 @@ def sample_stacked(
         engine="vectorised",
         progress=verbose,
     )
-    looking = [callback for callback in callbacks if sees(callback) == "views"]
-    views = Views(looking, model, make, sampling.schedule) if looking else None
+    in_turn, at_once = (
+        [callback for callback in callbacks if sees(callback) == what]
+        for what in ("views", "stacks")
+    )
+    views = Views(in_turn, at_once, model, make, sampling.schedule)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DivergenceWarning)  # `sample` says which were lost
         try:
@@ -116,7 +123,7 @@ def sample_stacked(
                 model,
                 samples.data,
                 evaluate=lambda of, batch: split_results(evaluate(of, samples.repack(batch)))[0],
-                spectator=views,
+                spectator=views if in_turn or at_once else None,
             )
         except CannotStackError:
             return None
@@ -143,6 +150,8 @@ def _stackable(sampler: Telling) -> bool:
     """Whether it is anchored where its parameters are, and its settings are all that it does."""
     group = sampler.param_groups[0]
     if group.get("own_priors"):
+        return False
+    if isinstance(sampler, RMSpropSGLD) and "dws" in sampler.told:  # by its own running mean
         return False
     anchored = all(
         state["w0"].equal(param) for param, state in sampler.state.items() if "w0" in state

@@ -1,11 +1,12 @@
-"""Stacked chains as callbacks look at them: each a model and its sampler, sharing their memory."""
+"""Stacked chains as callbacks look at them: models and samplers that share their memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,17 +20,29 @@ from fastllc.engine.walkers import Walkers
 __all__ = ["Views"]
 
 
+class _View(NamedTuple):
+    """A chain, or the stack of all: a model, its parameters, their sampler, and who is called."""
+
+    chain: int | list[int]
+    model: nn.Module
+    params: list[nn.Parameter]
+    sampler: Telling
+    callbacks: Sequence[Callable[..., Any]]
+
+
 class Views:
-    """Calls callbacks at each draw with all chains in turn; a `Spectator` of the engine.
+    """Calls callbacks at each draw, of all chains at once or in turn; a `Spectator` of the engine.
 
     Parameters
     ----------
     callbacks : sequence of callable
-        Such that take chains in any order.
+        Those that take chains in any order.
+    at_once : sequence of callable
+        Those that take stacks of them.
     model : nn.Module
         The model that is sampled.
     make : callable
-        Makes the sampler of a model, with all that callbacks ask it to tell.
+        Makes the sampler of a model, that tells what callbacks ask of it.
     schedule : Schedule
         Which steps are draws.
     """
@@ -37,56 +50,86 @@ class Views:
     def __init__(
         self,
         callbacks: Sequence[Callable[..., Any]],
+        at_once: Sequence[Callable[..., Any]],
         model: nn.Module,
-        make: Callable[[nn.Module], Telling],
+        make: Callable[[nn.Module, Sequence[Callable[..., Any]]], Telling],
         schedule: Schedule,
     ) -> None:
-        self._callbacks, self._model, self._make = callbacks, model, make
+        self._callbacks, self._at_once = callbacks, at_once
+        self._model, self._make = model, make
         self._schedule = schedule
 
     def start(self, chains: Sequence[Chain], keys: Sequence[int], walkers: Walkers) -> None:
-        """Make a view of each chain; what samplers keep of the start is kept once."""
-        self._chains, self._walkers = chains, walkers
-        self._views: list[tuple[nn.Module, list[nn.Parameter], Telling]] = []
-        for key in keys:
-            model = deepcopy(self._model).train()
-            sampler = self._make(model)
-            for group in sampler.param_groups:
-                group["seed"] = key
-            self._views.append((model, list(trainable(model).values()), sampler))
-        first = self._views[0][2]
-        for _, _, sampler in self._views[1:]:
-            for own, shared in zip(sampler.state.values(), first.state.values(), strict=True):
+        """Make the views; what samplers keep of the start is kept once."""
+        self._walkers = walkers
+        self._views: list[_View] = []
+        stacks = [weights for weights, _ in walkers.tensors()]
+        if self._at_once:
+            view = self._view([chain.chain for chain in chains], stacks, self._at_once)
+            view.sampler.stacked = True
+            for param in view.model.parameters():
+                if not param.requires_grad:  # which all chains have
+                    param.data = param.data.expand(len(chains), *param.shape)
+        for k, (chain, key) in enumerate(zip(chains, keys, strict=True)):
+            if self._callbacks:
+                view = self._view(chain.chain, [stack[k] for stack in stacks], self._callbacks)
+                for group in view.sampler.param_groups:
+                    group["seed"] = key
+
+    def _view(
+        self,
+        chain: int | list[int],
+        weights: Sequence[Tensor],
+        callbacks: Sequence[Callable[..., Any]],
+    ) -> _View:
+        model = deepcopy(self._model).train()
+        sampler = self._make(model, callbacks)
+        for view in self._views[:1]:
+            for own, shared in zip(
+                sampler.state.values(), view.sampler.state.values(), strict=True
+            ):
                 own.update(shared)
-        for i, (weights, _) in enumerate(walkers.tensors()):
-            for k, (_, params, _) in enumerate(self._views):
-                params[i].data = weights[k]
+        params = list(trainable(model).values())
+        for param, own_weights in zip(params, weights, strict=True):
+            param.data = own_weights
+        self._views.append(_View(chain, model, params, sampler, callbacks))
+        return self._views[-1]
 
     def before(self, step: int, losses: Tensor) -> None:
         """Let samplers take down what the step is about to do."""
         grads = [grad for _, grad in self._walkers.tensors()]
-        for k, (_, params, sampler) in enumerate(self._views):
-            for param, grad in zip(params, grads, strict=True):
-                param.grad = None if grad is None else grad[k]
-            if sampler.told:
-                sampler.before()
+        for k, view in self._seen():
+            for param, grad in zip(view.params, grads, strict=True):
+                param.grad = grad if grad is None else grad[k]
+            if view.sampler.told:
+                view.sampler.before()
 
     @torch.no_grad()
     def after(self, step: int, losses: Tensor, active: NDArray[Any]) -> None:
         """Call the callbacks."""
         draw = self._schedule.draw(step)
-        for k, (model, _, sampler) in enumerate(self._views):
-            if not active[k]:
+        for k, view in self._seen():
+            if not np.any(active[k]):
                 continue
-            for group in sampler.param_groups:
+            for group in view.sampler.param_groups:
                 group["step"] = step + 1
-            if sampler.told:
-                sampler.after()
-            for callback in self._callbacks:
+            if view.sampler.told:
+                view.sampler.after()
+            for callback in view.callbacks:
                 callback(
-                    chain=self._chains[k].chain,
+                    chain=view.chain,
                     draw=draw,
                     loss=losses[k],
-                    model=model,
-                    optimizer=sampler,
+                    model=view.model,
+                    optimizer=view.sampler,
                 )
+
+    def _seen(self) -> Iterator[tuple[int | slice, _View]]:
+        """Yield each view, and where its chains are among all."""
+        chains = 0
+        for view in self._views:
+            if isinstance(view.chain, list):
+                yield slice(None), view
+            else:
+                yield chains, view
+                chains += 1
