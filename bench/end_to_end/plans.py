@@ -53,7 +53,7 @@ def _rivals(
         if jax:
             found.append(_jax(steps=long, against=OURS, target=">= 1", whole=True))
         if gradient:
-            alone = _ours("its gradients alone", steps=short, against=found[short < long].name)
+            alone = _ours("its gradients alone", steps=long, against=OURS)
             found.append(alone._replace(function="gradient", target=gradient))
         return found
 
