@@ -112,6 +112,65 @@ def test_scaled_products_are_left_alone(scaled):
     torch.testing.assert_close(found, torch.addmm(c, a, b, **scaled))
 
 
+@pytest.mark.parametrize("bias", [normal(1).expand(5), normal(10)[::2], normal(6)[1:]])
+def test_a_bias_may_have_any_stride(bias):
+    a, b = normal(3, 4), normal(4, 5)
+    with of_all_sizes() as mode:
+        found = torch.addmm(bias, a, b)
+    assert mode.multiplied == (3 * 4 * 5 if bias.stride() == (1,) else 0)
+    torch.testing.assert_close(found, torch.addmm(bias, a, b))
+
+
+@pytest.mark.parametrize(
+    ("multiply", "shapes"),
+    [
+        (torch.mm, [(3, 4), (5, 6)]),
+        (torch.mm, [(3, 4), (2, 4, 5)]),
+        (torch.addmm, [(5,), (3, 4), (6, 5)]),
+        (torch.bmm, [(2, 3, 4), (3, 4, 5)]),
+        (torch.bmm, [(2, 3, 4), (2, 5, 6)]),
+    ],
+)
+def test_what_torch_refuses_it_refuses_in_its_own_words(multiply, shapes):
+    factors = [normal(*shape) for shape in shapes]
+    with pytest.raises(RuntimeError) as by_torch:
+        multiply(*factors)
+    with of_all_sizes(), pytest.raises(RuntimeError) as found:
+        multiply(*factors)
+    assert str(found.value) == str(by_torch.value)
+
+
+@pytest.mark.parametrize("multiply", [torch.addmm, torch.baddbmm])
+def test_dtypes_are_not_mixed(multiply):
+    chains = (2,) if multiply is torch.baddbmm else ()
+    with of_all_sizes(), pytest.raises(RuntimeError, match="dtype"):
+        multiply(normal(5).double(), normal(*chains, 3, 4), normal(*chains, 4, 5))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_sparse_factors_are_left_alone(layout):
+    with of_all_sizes() as mode:
+        found = torch.eye(4).to_sparse(layout=layout) @ torch.ones(4, 5)
+    assert mode.multiplied == 0
+    assert torch.equal(found, torch.ones(4, 5))
+
+
+class Zero(torch.Tensor):
+    """All that is made of it is zero."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return torch.zeros(())
+
+
+def test_tensors_with_products_of_their_own_keep_them():
+    with of_all_sizes() as mode:
+        found = torch.mm(torch.eye(4).as_subclass(Zero), torch.ones(4, 5))
+    assert mode.multiplied == 0
+    assert torch.equal(found, torch.zeros(()))
+
+
 def test_backward_passes_too():
     x, w = normal(64, 32), normal(16, 32).requires_grad_()
     with of_all_sizes() as mode:

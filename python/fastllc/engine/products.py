@@ -62,7 +62,7 @@ class ByOneDNN(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Call an operation, or oneDNN in its place."""
         self.operations += 1
-        if func in _PRODUCTS and not kwargs:
+        if func in _PRODUCTS and not kwargs and not types:
             *bias, a, b = args
             size = a.shape[-2] * a.shape[-1] * b.shape[-1]
             if size >= self._least and _suit(a, b, *bias):
@@ -71,10 +71,17 @@ class ByOneDNN(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def _suit(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
-    if bias is not None and a.ndim == 2 and bias.shape != b.shape[1:]:
-        return False
-    return all(t.dtype == torch.float32 and t.device.type == "cpu" and _has_rows(t) for t in (a, b))
+def _suit(a: Tensor, b: Tensor, *bias: Tensor) -> bool:
+    """Tell whether torch takes a product, and oneDNN with the same result."""
+    fit = a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
+    if a.ndim == 2:  # where oneDNN adds the bias, it reads it as if its stride were 1
+        fit = fit and all(c.shape == b.shape[1:] and c.stride(0) == 1 for c in bias)
+    return fit and all(map(_is_plain, (a, b, *bias))) and _has_rows(a) and _has_rows(b)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    kind = tensor.dtype, tensor.device.type, tensor.layout
+    return kind == (torch.float32, "cpu", torch.strided)
 
 
 def _has_rows(matrix: Tensor) -> bool:
