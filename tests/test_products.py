@@ -1,5 +1,6 @@
 """Products by oneDNN: those of torch to rounding, wherever they are taken."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -169,6 +170,23 @@ def test_tensors_with_products_of_their_own_keep_them():
         found = torch.mm(torch.eye(4).as_subclass(Zero), torch.ones(4, 5))
     assert mode.multiplied == 0
     assert torch.equal(found, torch.zeros(()))
+
+
+def test_what_is_compiled_stays_compiled():
+    graphs = []
+
+    def compiler(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(lambda x: x @ x, backend=compiler, fullgraph=True)
+    for context in (nullcontext(), of_all_sizes(), nullcontext()):
+        with context:
+            compiled(normal(4, 4))
+    torch._dynamo.reset()
+    with of_all_sizes():
+        compiled(normal(4, 4))
+    assert len(graphs) == 2
 
 
 def test_backward_passes_too():

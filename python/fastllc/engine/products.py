@@ -53,6 +53,11 @@ class ByOneDNN(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations = self.multiplied = 0
         self._least = _PRODUCT * torch.get_num_threads()
 
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Let `torch.compile` compile inside; it never would again what it has met in a mode."""
+        return True
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
