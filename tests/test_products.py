@@ -232,16 +232,35 @@ def test_it_has_to_pay(one_thread, monkeypatch):
     assert faster_products(*linear(512, 64)) is None
 
 
-def test_a_model_that_cannot_be_watched_keeps_its_products(all_sizes):
-    class Watched(nn.Linear):
-        def forward(self, x):
-            if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
-                raise RuntimeError("no modes, please")
-            return super().forward(x)
+def refuse_to_be_watched():
+    if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+        raise RuntimeError("no modes, please")
 
-    made = case("mlp")._replace(model=nn.Sequential(Watched(4, 3)), data=(normal(24, 4),) * 2)
-    made = made._replace(data=(normal(24, 4), normal(24, 3)), loss_fn=nn.functional.mse_loss)
-    trace = run(made)
+
+class Watched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        refuse_to_be_watched()
+        return grad
+
+
+def forward_alone(x):
+    refuse_to_be_watched()
+    return x
+
+
+@pytest.mark.parametrize("watched", [forward_alone, Watched.apply])
+def test_a_model_that_cannot_be_watched_keeps_its_products(watched, all_sizes):
+    class Model(nn.Linear):
+        def forward(self, x):
+            return watched(super().forward(x))
+
+    made = case("mlp")._replace(model=Model(4, 3), data=(normal(24, 4), normal(24, 3)))
+    trace = run(made._replace(loss_fn=nn.functional.mse_loss))
     assert trace.attrs["products"] == "torch"
     assert np.isfinite(trace["steps/loss"].values).all()
 

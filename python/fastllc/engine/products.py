@@ -116,16 +116,17 @@ def faster_products(objective: Objective, batch: Batch) -> ByOneDNN | None:
     Parameters
     ----------
     objective : Objective
-        The loss; it is called once, where oneDNN may be faster.
+        The loss; a gradient of it is computed, where oneDNN may be faster.
     batch : Batch
         A minibatch.
     """
     if not (torch._C._get_mkldnn_enabled() and _halved()):
         return None
     mode = ByOneDNN()
+    weights = [p for p in objective.parameters() if p.requires_grad]
     try:
-        with torch.no_grad(), mode:
-            objective(batch)
+        with mode:
+            torch.autograd.grad(objective(batch), weights, allow_unused=True)
     except Exception:  # whatever a model makes of being watched
         return None
     least = _OPERATION * torch.get_num_threads() * mode.operations
