@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -211,6 +212,12 @@ def test_a_trace_is_the_same_to_rounding(name, engine, all_sizes, monkeypatch):
     assert by_torch.attrs["products"] == "torch"
     low = next(case(name).model.parameters()).dtype == torch.bfloat16
     assert_close(by_onednn, by_torch, 2**-6 if low else 3e-6)
+
+
+def test_what_inductor_compiles_has_products_of_its_own(all_sizes):
+    with patch("torch._inductor.compile", lambda traced, _: traced):  # which takes seconds
+        trace = run(case("mlp"), engine="vectorised", compile=True)
+    assert trace.attrs["products"] == "torch"
 
 
 def linear(width, batch):

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 import fastllc
 from fastllc import SGHMC
 from fastllc.diagnostics import summarize
-from fastllc.engine import loop, store
+from fastllc.engine import loop, products, store
 from fastllc.estimators.coefficient import llc
 from fastllc.estimators.traces import LEADING
 
@@ -267,6 +268,26 @@ def test_other_threads_are_told_only_where_the_run_goes_on(tmp_path, threads):
     with pytest.warns(UserWarning, match=r"goes on elsewhere .* threads \(kept 1, now 2\)"):
         cases.sample("boxes", store=path)
     cases.sample("boxes", store=path)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN"
+)
+@pytest.mark.parametrize("by_onednn", [True, False])
+def test_products_are_those_that_the_run_began_with(by_onednn, tmp_path, monkeypatch):
+    path, multiply = tmp_path / "store", Mock(wraps=products._multiply)
+    monkeypatch.setattr(products, "_multiply", multiply)
+    monkeypatch.setattr(products, "_PRODUCT", 0)
+    monkeypatch.setattr(products, "_OPERATION", 0)
+    monkeypatch.setattr(products, "_halved", lambda: by_onednn)
+    with pytest.raises(Stop):
+        cases.sample("momenta in place", loss_fn=stopped(Stop, 40), store=path)
+    monkeypatch.setattr(products, "_halved", lambda: not by_onednn)
+    multiply.reset_mock()
+    trace = cases.sample("momenta in place", store=path)
+    assert trace.attrs["products"] == ("oneDNN" if by_onednn else "torch")
+    assert multiply.called is by_onednn
 
 
 def test_second_process_is_refused(tmp_path):

@@ -85,8 +85,8 @@ def _open(job: Job, boxes: Sequence[Box], store: Store | None) -> Arrays:
     if store is None:
         return Memory(wanted, known)
     leading = tuple(r.stop for r in job.axes.place([slice(0, n) for n in boxes[0].shape]))
-    engine, chunk = job.choice.engine, job.choice.chunk
-    store.create(wanted, known, leading, num_boxes=len(boxes), engine=engine, chunk_size=chunk)
+    about = {"engine": job.choice.engine, "chunk_size": job.choice.chunk, "products": job.by}
+    store.create(wanted, known, leading, num_boxes=len(boxes), **about)
     return store
 
 

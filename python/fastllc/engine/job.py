@@ -62,6 +62,11 @@ class Job:
         return self.initial.samples is not None
 
     @property
+    def by(self) -> str:
+        """By what products of gradients are taken, in words."""
+        return "torch" if self.products is None else "oneDNN"
+
+    @property
     def whole(self) -> bool:
         """Whether every step sees all samples."""
         batches = self.batches
@@ -81,7 +86,7 @@ class Job:
             engine=self.choice.engine,
             engine_reason=self.choice.reason,
             chunk_size=self.choice.chunk,
-            products="torch" if self.products is None else "oneDNN",
+            products=self.by,
             corrected=self.corrected,
             init_loss="paired" if self.paired else "full" if isinstance(given, str) else given,
             **({} if self.axes.grid else self.settings[0]),

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastllc.engine.minibatch import Batch
 from fastllc.engine.objective import Objective
 
-__all__ = ["ByOneDNN", "faster_products"]
+__all__ = ["ByOneDNN", "faster_products", "kept_products"]
 
 # Multiply-adds for each thread. Of one product: below, MKL is as fast. Of all, for each operation
 # of the model: a mode takes 8 us of each, as long as MKL takes for twice as many.
@@ -131,6 +131,17 @@ def faster_products(objective: Objective, batch: Batch) -> ByOneDNN | None:
         return None
     least = _OPERATION * torch.get_num_threads() * mode.operations
     return mode if mode.multiplied >= least else None
+
+
+def kept_products(by: str) -> ByOneDNN | None:
+    """Return in what to compute the gradients of a run that goes on, for the bits it began with.
+
+    Parameters
+    ----------
+    by : {"torch", "oneDNN"}
+        By what its products were.
+    """
+    return ByOneDNN() if by == "oneDNN" and torch._C._has_mkldnn else None
 
 
 @cache

@@ -23,7 +23,7 @@ from fastllc.engine.layout import Axes
 from fastllc.engine.objective import Evaluate, LossFn, Objective
 from fastllc.engine.observables import open_observables
 from fastllc.engine.paths import one_path
-from fastllc.engine.products import faster_products
+from fastllc.engine.products import faster_products, kept_products
 from fastllc.engine.rng import seeded_rng
 from fastllc.engine.sampling import Sampling
 from fastllc.engine.snapshot import preserved
@@ -106,8 +106,9 @@ def run(
             sampling.shared_batches,
         )
         engine, chunk = sampling.engine, sampling.chunk_size
-        if store is not None and store.position is not None:
-            engine, chunk = store.about["engine"], store.about["chunk_size"]
+        begun = None if store is None or store.position is None else store.about
+        if begun is not None:
+            engine, chunk = begun["engine"], begun["chunk_size"]
         with heard_between():
             choice = choose(
                 engine,
@@ -120,7 +121,12 @@ def run(
                 shared=sampling.shared_batches,
                 chunk=chunk,
             )
-            products = faster_products(objective, batch)
+            if begun is not None:
+                products = kept_products(begun["products"])
+            elif choice.engine == "vectorised" and sampling.compile:
+                products = None  # inductor's own
+            else:
+                products = faster_products(objective, batch)
         numeric = sampling.init_loss not in ("full", "paired")
         # Seeded again: what was done until here may differ when a run goes on.
         with seeded_rng(seed, device, batches.generators):
