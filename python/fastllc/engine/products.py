@@ -23,7 +23,7 @@ _PRODUCT = 2**21
 _OPERATION = 2**20
 
 _aten = torch.ops.aten
-_PRODUCTS = [_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default]
+_PRODUCTS = {_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default}
 
 
 class ByOneDNN(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -120,10 +120,12 @@ def faster_products(objective: Objective, batch: Batch) -> ByOneDNN | None:
     batch : Batch
         A minibatch.
     """
-    if not (torch._C._get_mkldnn_enabled() and _halved()):
+    weights = [p for p in objective.parameters() if p.requires_grad]
+    on_cpu = all(p.device.type == "cpu" for p in weights)
+    watched = torch._C._len_torch_dispatch_stack() > 0  # by who knows the usual products alone
+    if watched or not (on_cpu and torch._C._get_mkldnn_enabled() and _halved()):
         return None
     mode = ByOneDNN()
-    weights = [p for p in objective.parameters() if p.requires_grad]
     try:
         with mode:
             torch.autograd.grad(objective(batch), weights, allow_unused=True)
