@@ -18,7 +18,7 @@ from fastllc.engine.objective import Objective
 __all__ = ["ByOneDNN", "faster_products", "kept_products"]
 
 # Multiply-adds for each thread. Of one product: below, MKL is as fast. Of all, for each operation
-# of the model: a mode takes 8 us of each, as long as MKL takes for twice as many.
+# of the model: the mode takes 3 to 8 us of each, as long as MKL takes for twice as many.
 _PRODUCT = 2**21
 _OPERATION = 2**20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,13 +118,14 @@ class Shortcuts(TorchFunctionMode):
             return NotImplemented
 
         def losses(logits: Tensor, classes: Tensor) -> Tensor:
-            every = functional.cross_entropy(
-                logits.flatten(0, 1),
-                classes.flatten(),
-                ignore_index=ignore_index,
-                reduction="none",
-            )
-            return every.view_as(classes).sum(1) / (classes != ignore_index).sum(1)
+            entropy = partial(functional.cross_entropy, ignore_index=ignore_index, reduction="none")
+            # Class by class where they are few or lie so: 86 us, not 470, for ten times 512 samples
+            # of ten. Sample by sample where they are many: up to twice as fast.
+            if logits.shape[-1] <= FEW or logits.stride(1) == 1:
+                every = entropy(logits.mT, classes)
+            else:
+                every = entropy(logits.flatten(0, 1), classes.flatten()).view_as(classes)
+            return every.sum(1) / (classes != ignore_index).sum(1)
 
         return self._at_once(losses, input, target)
 
