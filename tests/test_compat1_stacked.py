@@ -26,7 +26,7 @@ from fastllc.compat.devinterp1.optim.prior import GaussianPrior, Prior
 from fastllc.compat.devinterp1.slt.callback import SamplerCallback, any_order, of_losses
 from fastllc.compat.devinterp1.slt.llc import LLCEstimator
 from fastllc.compat.devinterp1.slt.mala import MalaAcceptanceRate
-from fastllc.compat.devinterp1.slt.norms import GradientNorm
+from fastllc.compat.devinterp1.slt.norms import GradientNorm, WeightNorm
 from fastllc.compat.devinterp1.slt.sampler import (
     sample,
 )
@@ -104,6 +104,16 @@ def test_drifts_by_a_running_mean_are_told_in_turn(engines):
         if callbacks:
             assert 0 < found["mala_accept/mean"] < 1
     assert engines == ["one by one", "stacked"]
+
+
+@pytest.mark.parametrize("method", [SGLD, SGMCMC.sgld])
+def test_stacks_tell_no_noise(method, engines):
+    model, data = classifier()
+    kwargs = {**KWARGS, "metrics": ["noise", "noise_norm", "grad_norm"]}
+    norms = WeightNorm(CHAINS, DRAWS)
+    sample(model, loader_of(data), [norms], evaluate_ce, method, kwargs, **SHORT)
+    assert engines == ["stacked"]
+    assert (norms.weight_norms > 0).all()
 
 
 def test_views_of_stacked_chains_are_the_chains(engines):

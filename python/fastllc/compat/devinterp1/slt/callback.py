@@ -105,9 +105,10 @@ def any_order(call: Call) -> Call:
 def all_at_once(call: Call) -> Call:
     """Mark a callback's `__call__` that takes one chain, or all together where they are stacked.
 
-    Then ``chain`` is the list of their numbers, and ``loss``, parameters, gradients and what the
-    optimizer tells have the chains as a first dimension; see `by_chain`. What a chain that was lost
-    is told from there on has no meaning: `SamplerCallback.lose` comes afterwards.
+    Then ``chain`` is the list of their numbers, and ``loss``, parameters, gradients and the
+    optimizer's ``dws`` and ``localization_loss`` have the chains as a first dimension; see
+    `by_chain`. It tells neither noise nor norms. What is seen of a chain from where it was lost has
+    no meaning: `SamplerCallback.lose` comes afterwards.
 
     Examples
     --------

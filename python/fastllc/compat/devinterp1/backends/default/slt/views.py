@@ -113,7 +113,7 @@ class Views:
                 continue
             for group in view.sampler.param_groups:
                 group["step"] = step + 1
-            if view.sampler.told:
+            if view.sampler.told and not view.sampler.stacked:  # noise is of one chain
                 view.sampler.after()
             for callback in view.callbacks:
                 callback(
