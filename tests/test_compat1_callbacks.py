@@ -168,6 +168,24 @@ def test_the_acceptance_of_a_proposal_on_a_quadratic(lists):
     assert np.isnan(mala_acceptance_probability(w, w, u, w, w, torch.tensor(torch.nan), eps))
 
 
+@pytest.mark.parametrize(
+    ("w", "loss", "there", "loss_there", "eps", "wanted"),
+    [
+        ([0.0, 0.0], [0.0], [1.5, 5.5], [16.25], 0.1, 0.6661436),
+        ([1.0, 1.0], 1.0, [1.5, 0.5], 1.25, 0.5, 0.9692332),
+        ([0.0, 0.0], 0.0, [10.5, 5.5], 70.25, 0.1, 0.17268492),  # 0.17269124 but for rounding
+        ([0.0, 0.0], 0.0, [10.5, 5.5], 70.25, 0.5, 0.00015359),
+    ],
+)
+def test_the_acceptance_is_that_of_devinterp_with_its_rounding(
+    w, loss, there, loss_there, eps, wanted
+):
+    """Its own tests ask for six digits, on a quadratic, where the gradient is the point."""
+    w, loss, there, loss_there, eps = map(torch.tensor, (w, loss, there, loss_there, eps))
+    found = mala_acceptance_probability(w, w, loss, there, there, loss_there, eps)
+    assert np.isclose(found, wanted, atol=1e-6)
+
+
 def test_the_acceptance_is_rounded_as_its_arguments_are():
     """Energies in the hundreds: their difference has few digits left in single precision."""
     eps, points = torch.tensor(0.1), torch.tensor([[0.0, 0.0], [10.5, 5.5]])
