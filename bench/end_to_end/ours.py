@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from typing import Literal
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ import fastllc
 from bench.end_to_end.runs import Run, timed
 from fastllc.bench.problem import Problem
 from fastllc.bench.timing import clocked
+from fastllc.engine import products
 from fastllc.engine.compiled import Compiled
 from fastllc.engine.inplace import InPlaceWalkers
 from fastllc.engine.vectorised import VectorisedWalkers
 
-__all__ = ["compiled", "gradient", "paired", "run"]
+__all__ = ["compiled", "gradient", "multiplied_by_torch", "paired", "run"]
 
 
 def run(problem: Problem, steps: int, seed: int) -> Run:
@@ -49,6 +51,12 @@ def gradient(problem: Problem, steps: int, seed: int) -> Run:
     ):
         found = run(problem, steps, seed)
     return replace(found, seconds=sum(stacked + in_place))
+
+
+def multiplied_by_torch(problem: Problem, steps: int, seed: int) -> Run:
+    """Estimate with no matrix product by oneDNN."""
+    with patch.object(products, "_halved", lambda: False):
+        return run(problem, steps, seed)
 
 
 def _fit(

@@ -55,6 +55,8 @@ def _rivals(
         if gradient:
             alone = _ours("its gradients alone", steps=long, against=OURS)
             found.append(alone._replace(function="gradient", target=gradient))
+            other = _ours(f"{OURS}, products torch's", steps=long, against=OURS)
+            found.append(other._replace(function="multiplied_by_torch"))
         return found
 
     return entries

@@ -85,7 +85,11 @@ def _open(job: Job, boxes: Sequence[Box], store: Store | None) -> Arrays:
     if store is None:
         return Memory(wanted, known)
     leading = tuple(r.stop for r in job.axes.place([slice(0, n) for n in boxes[0].shape]))
-    about = {"engine": job.choice.engine, "chunk_size": job.choice.chunk, "products": job.by}
+    about = {
+        "engine": job.choice.engine,
+        "chunk_size": job.choice.chunk,
+        "products": job.multiplier,
+    }
     store.create(wanted, known, leading, num_boxes=len(boxes), **about)
     return store
 

@@ -62,8 +62,8 @@ class Job:
         return self.initial.samples is not None
 
     @property
-    def by(self) -> str:
-        """By what products of gradients are taken, in words."""
+    def multiplier(self) -> str:
+        """Whose the matrix products of gradients are."""
         return "torch" if self.products is None else "oneDNN"
 
     @property
@@ -86,7 +86,7 @@ class Job:
             engine=self.choice.engine,
             engine_reason=self.choice.reason,
             chunk_size=self.choice.chunk,
-            products=self.by,
+            products=self.multiplier,
             corrected=self.corrected,
             init_loss="paired" if self.paired else "full" if isinstance(given, str) else given,
             **({} if self.axes.grid else self.settings[0]),

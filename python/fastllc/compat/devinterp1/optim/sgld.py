@@ -141,9 +141,9 @@ class SGLD(Telling, Fused):
         if self.told & {"dws", "localization_loss"}:
             scale, aways = 1.0, [part.masked(part.distance) for part in parts]
             for away in aways:
-                squares = away.square().reshape(*away.shape[: self.stacked], -1)
-                loss = group["localization"] / 2 * squares.sum(-1)
-                self.localization_loss = self.localization_loss + loss
+                squares = away.square()
+                total = squares.reshape(len(squares), -1).sum(1) if self.stacked else squares.sum()
+                self.localization_loss = self.localization_loss + group["localization"] / 2 * total
         if "distance" in self.told:
             group["distance"] = scale * norm(aways)
         if "grad_norm" in self.told:

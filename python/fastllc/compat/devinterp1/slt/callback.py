@@ -79,8 +79,7 @@ def of_losses(call: Call) -> Call:
     >>> Last.__call__.sees
     'losses'
     """
-    call.sees = "losses"  # type: ignore[attr-defined]
-    return call
+    return _mark(call, "losses")
 
 
 def any_order(call: Call) -> Call:
@@ -98,8 +97,7 @@ def any_order(call: Call) -> Call:
     >>> Norms.__call__.sees
     'views'
     """
-    call.sees = "views"  # type: ignore[attr-defined]
-    return call
+    return _mark(call, "views")
 
 
 def all_at_once(call: Call) -> Call:
@@ -119,7 +117,11 @@ def all_at_once(call: Call) -> Call:
     >>> Norms.__call__.sees
     'stacks'
     """
-    call.sees = "stacks"  # type: ignore[attr-defined]
+    return _mark(call, "stacks")
+
+
+def _mark(call: Call, sees: str) -> Call:
+    call.sees = sees  # type: ignore[attr-defined]
     return call
 
 

@@ -80,7 +80,8 @@ def _acceptance(
 ) -> Tensor:
     """Return the probabilities of chains, [chain], from points and drifts, [chain, d].
 
-    The squares are multiplied out: their difference would be lost in the rounding of themselves.
+    As `mala_acceptance_probability`, but with the squares multiplied out: their difference is lost
+    in their own rounding there, as in devinterp.
     """
     halves = (there - w) / 2 + lr / 8 * (drift - drift_there)
     apart = (halves * (drift + drift_there)).sum(dim=1, dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -21,8 +21,12 @@ __all__ = ["Views"]
 
 
 class _View(NamedTuple):
-    """A chain, or the stack of all: a model, its parameters, their sampler, and who is called."""
+    """A chain, or the stack of all: a model, its parameters, their sampler, and who is called.
 
+    `at` is where it is among the chains, `chain` its number, or the list of them.
+    """
+
+    at: int | slice
     chain: int | list[int]
     model: nn.Module
     params: list[nn.Parameter]
@@ -63,44 +67,38 @@ class Views:
         """Make the views; what samplers keep of the start is kept once."""
         self._walkers = walkers
         self._views: list[_View] = []
-        stacks = [weights for weights, _ in walkers.tensors()]
         if self._at_once:
-            view = self._view([chain.chain for chain in chains], stacks, self._at_once)
-            view.sampler.stacked = True
-            for param in view.model.parameters():
+            stack = self._add(slice(None), [chain.chain for chain in chains], self._at_once)
+            stack.sampler.stacked = True
+            for param in stack.model.parameters():
                 if not param.requires_grad:  # which all chains have
                     param.data = param.data.expand(len(chains), *param.shape)
-        for k, (chain, key) in enumerate(zip(chains, keys, strict=True)):
-            if self._callbacks:
-                view = self._view(chain.chain, [stack[k] for stack in stacks], self._callbacks)
-                for group in view.sampler.param_groups:
-                    group["seed"] = key
+        for k, chain in enumerate(chains if self._callbacks else ()):
+            view = self._add(k, chain.chain, self._callbacks)
+            for group in view.sampler.param_groups:
+                group["seed"] = keys[k]
 
-    def _view(
-        self,
-        chain: int | list[int],
-        weights: Sequence[Tensor],
-        callbacks: Sequence[Callable[..., Any]],
+    def _add(
+        self, at: int | slice, chain: int | list[int], callbacks: Sequence[Callable[..., Any]]
     ) -> _View:
         model = deepcopy(self._model).train()
-        sampler = self._make(model, callbacks)
-        for view in self._views[:1]:
-            for own, shared in zip(
-                sampler.state.values(), view.sampler.state.values(), strict=True
-            ):
-                own.update(shared)
-        params = list(trainable(model).values())
-        for param, own_weights in zip(params, weights, strict=True):
-            param.data = own_weights
-        self._views.append(_View(chain, model, params, sampler, callbacks))
-        return self._views[-1]
+        sampler, params = self._make(model, callbacks), list(trainable(model).values())
+        if self._views:
+            shared = self._views[0].sampler.state.values()
+            for own, first in zip(sampler.state.values(), shared, strict=True):
+                own.update(first)
+        for param, (weights, _) in zip(params, self._walkers.tensors(), strict=True):
+            param.data = weights[at]
+        view = _View(at, chain, model, params, sampler, callbacks)
+        self._views.append(view)
+        return view
 
     def before(self, step: int, losses: Tensor) -> None:
         """Let samplers take down what the step is about to do."""
         grads = [grad for _, grad in self._walkers.tensors()]
-        for k, view in self._seen():
+        for view in self._views:
             for param, grad in zip(view.params, grads, strict=True):
-                param.grad = grad if grad is None else grad[k]
+                param.grad = None if grad is None else grad[view.at]
             if view.sampler.told:
                 view.sampler.before()
 
@@ -108,8 +106,8 @@ class Views:
     def after(self, step: int, losses: Tensor, active: NDArray[Any]) -> None:
         """Call the callbacks."""
         draw = self._schedule.draw(step)
-        for k, view in self._seen():
-            if not np.any(active[k]):
+        for view in self._views:
+            if not np.any(active[view.at]):
                 continue
             for group in view.sampler.param_groups:
                 group["step"] = step + 1
@@ -119,17 +117,7 @@ class Views:
                 callback(
                     chain=view.chain,
                     draw=draw,
-                    loss=losses[k],
+                    loss=losses[view.at],
                     model=view.model,
                     optimizer=view.sampler,
                 )
-
-    def _seen(self) -> Iterator[tuple[int | slice, _View]]:
-        """Yield each view, and where its chains are among all."""
-        chains = 0
-        for view in self._views:
-            if isinstance(view.chain, list):
-                yield slice(None), view
-            else:
-                yield chains, view
-                chains += 1
